@@ -1,0 +1,122 @@
+"""The wanted table and what the kernel's maps hold, as values.
+
+`compile` makes a `Table` out of Services and EndpointSlices, `diff` compares it with what the maps hold, and the
+maps' side writes the difference. Everything here is pure; the kernel is behind the `Maps` protocol.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol as Interface
+
+
+class Protocol(IntEnum):
+    """IANA protocol numbers, as the datapath's keys have them."""
+
+    TCP = 6
+    UDP = 17
+    SCTP = 132
+
+
+class Scope(IntEnum):
+    """From where a frontend is reached; one address may be a frontend in both with different backends."""
+
+    INTERNAL = 0  # local processes and pods
+    EXTERNAL = 1  # arrivals from outside the node (the packet path)
+
+
+class FrontendFlags(IntFlag):
+    """What the datapath does with a new connection to a frontend, besides choosing a backend."""
+
+    NONE = 0
+    REFUSE = 1  # no endpoint anywhere: ECONNREFUSED (or left to the stack before kernel 5.18)
+    DROP = 2  # a Local policy without a local endpoint: a time-out, as kube-proxy does
+    AFFINITY = 4  # session affinity ClientIP
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FrontendKey:
+    """An address, port and protocol at which a Service is reached. `address` has 16 bytes; IPv4 is v4-mapped."""
+
+    address: bytes
+    port: int
+    protocol: Protocol
+    scope: Scope = Scope.INTERNAL
+
+    def __str__(self) -> str:
+        host = ip_text(self.address)
+        return f"{self.protocol.name}/{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Backend:
+    """An endpoint's address (16 bytes, IPv4 v4-mapped) and port."""
+
+    address: bytes
+    port: int
+
+    def __str__(self) -> str:
+        host = ip_text(self.address)
+        return f"{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a frontend should do: its backends (sorted, no duplicates), flags, and the Service port it comes from."""
+
+    backends: tuple[Backend, ...]
+    service: str  # "namespace/name:portName/PROTOCOL", the identity that affinity is keyed by
+    flags: FrontendFlags = FrontendFlags.NONE
+    affinity_timeout_s: int = 0
+
+
+Table = Mapping[FrontendKey, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendValue:
+    """A frontend as the kernel holds it: a region of the backend array, flags, affinity."""
+
+    offset: int  # index of the region's first slot in the backend array
+    count: int
+    service_id: int  # identifies the Service port in the affinity map
+    flags: FrontendFlags = FrontendFlags.NONE
+    affinity_timeout_s: int = 0
+
+
+class Maps(Interface):
+    """The kernel's frontends and backends. Calls raise `MapFull` or `OSError`; a batch may have been written in part."""
+
+    @property
+    def frontend_capacity(self) -> int: ...
+    @property
+    def backend_capacity(self) -> int: ...
+    def read_frontends(self) -> dict[FrontendKey, FrontendValue]: ...
+    def write_frontends(self, entries: Mapping[FrontendKey, FrontendValue]) -> None: ...
+    def delete_frontends(self, keys: Iterable[FrontendKey]) -> None: ...
+    def read_backends(self, offset: int, count: int) -> list[Backend]: ...
+    def write_backends(self, offset: int, backends: Sequence[Backend]) -> None: ...
+
+
+class MapFull(Exception):
+    """A map has no room for what is wanted: names the map, its capacity and what was wanted."""
+
+    def __init__(self, name: str, capacity: int, wanted: int) -> None:
+        super().__init__(f"map {name} is full: it holds {capacity} entries, {wanted} are wanted")
+        self.name, self.capacity, self.wanted = name, capacity, wanted
+
+
+def ip_bytes(text: str) -> bytes:
+    """16 bytes for an IPv4 or IPv6 address; IPv4 becomes v4-mapped. Raises ValueError."""
+    address = ip_address(text)
+    if isinstance(address, IPv4Address):
+        return b"\0" * 10 + b"\xff\xff" + address.packed
+    return address.packed
+
+
+def ip_text(packed: bytes) -> str:
+    """The usual text of 16 address bytes: dotted for v4-mapped ones."""
+    address = IPv6Address(packed)
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped is not None else str(address)
