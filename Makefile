@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: NAME=$(NAME) MODE=$(MODE) (iptables|nftables) NODES=$(NODES) for the lab, DEMO_ARGS=..., PYTEST_ARGS=..."
 
 .venv/.up-to-date: pyproject.toml requirements/dev.lock e2e/setup.sh
