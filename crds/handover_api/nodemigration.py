@@ -114,6 +114,10 @@ class Fault(Model):
 class NodeMigrationStatus(Model):
     observed_generation: int = 0
     rung: Rung = Field(default=Rung.STANDBY, description="The rung that was reached and verified.")
+    rung_since: datetime | None = Field(
+        default=None,
+        description="When that rung was reached; an agent that restarts keeps it, so that a soak goes on.",
+    )
     step: str = Field(default="", max_length=256, description="What the agent is doing now.")
     heartbeat: datetime | None = None
     agent: AgentFacts = Field(default_factory=AgentFacts)
