@@ -30,6 +30,19 @@ class NodeMigrationSpec(Model):
     deadline: datetime | None = Field(
         default=None, description="By when the wanted rung should have been reached."
     )
+    soak_passed: datetime | None = Field(
+        default=None,
+        description="When the soak on this rung was passed. The planner's memory; a change of the rung clears it.",
+    )
+    node_uid: str = Field(
+        default="",
+        max_length=64,
+        description="UID of the Node that this is about: a machine that comes back under its old name starts anew.",
+    )
+    migration_generation: int = Field(
+        default=0,
+        description="Generation of the ProxyMigration that the deadline was set under; a changed spec renews it.",
+    )
     kube_proxy: KubeProxySelector = Field(default_factory=KubeProxySelector)
     gates: Gates = Field(default_factory=Gates)
 

@@ -1,11 +1,12 @@
 """`ProxyMigration`: one wish, which proxy should serve this cluster, and how carefully to get there."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from handover_api.base import Condition, Feature, Gates, KubeProxyRef, Model, Target
+from handover_api.base import Condition, Feature, Gates, KubeProxyRef, Model, Rung, Target
 from handover_api.duration import Duration
 
 
@@ -97,6 +98,16 @@ class NodeCounts(Model):
     failed: int = 0
 
 
+class NodeFailure(Model):
+    """A gate that failed: which node, on the way to which rung, what was expected and what was seen."""
+
+    node: str = Field(max_length=253)
+    rung: Rung
+    reason: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=128)
+    message: str = Field(default="", max_length=1024)
+    at: datetime
+
+
 class ProxyMigrationStatus(Model):
     observed_generation: int = 0
     phase: Phase = Phase.PENDING
@@ -111,5 +122,13 @@ class ProxyMigrationStatus(Model):
         default_factory=list,
         max_length=5000,
         description="Nodes whose gate failed at this generation; a changed spec tries them again.",
+    )
+    failures: list[NodeFailure] = Field(
+        default_factory=list, max_length=50, description="What failed on the first of these nodes."
+    )
+    reverted_generation: int = Field(
+        default=0,
+        description="Generation at which somebody else was seen to take our changes off kube-proxy's DaemonSet;"
+        " they are made again only after a change of the spec. 0: not seen.",
     )
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
