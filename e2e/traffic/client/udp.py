@@ -1,0 +1,179 @@
+"""UDP through Services: request and reply from a source port that stays and from a new one each time, by
+sockets that are connected and by sockets that are not.
+
+The four differ in who has to remember something. A connected socket is translated once; an unconnected
+one with every datagram, and its replies have to come from the address that it sent to, or the application
+drops them.
+"""
+
+import errno
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from .ledger import Ledger, Tally
+from .loop import READ, Loop
+from .targets import Target, kind
+
+ANSWER_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What is asked and what counts as the answer; DNS and echo differ in nothing else."""
+
+    name: str  # in the names of streams
+    question: Callable[[int], bytes]  # serial number → datagram
+    serial: Callable[[bytes], int | None]  # datagram → what it answers; None: unintelligible
+    right: Callable[[int, bytes], str]  # serial number and datagram → what is wrong with it, or nothing
+
+
+@dataclass(slots=True)
+class _Pending:
+    tally: Tally
+    began: float
+
+
+@dataclass(slots=True, eq=False)
+class _Socket:
+    target: Target
+    sock: socket.socket
+    connected: bool
+    pending: dict[int, _Pending] = field(default_factory=dict)  # by serial number, oldest first
+
+
+@dataclass(slots=True)
+class Datagrams:
+    """Asks each target at a rate, from one socket that stays (`fixed`) or from a new one each time."""
+
+    loop: Loop
+    ledger: Ledger
+    exchange: Exchange
+    targets: list[Target]
+    per_s: float  # for each target
+    connected: bool
+    fixed: bool
+    answer_within_s: float = ANSWER_WITHIN_S
+    _sockets: dict[_Socket, None] = field(default_factory=dict)
+    _kept: dict[int, _Socket] = field(default_factory=dict)  # by number of the target
+    _serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _turn: int = 0
+
+    def __post_init__(self) -> None:
+        self.loop.every(1 / (self.per_s * len(self.targets)), self._tick)
+
+    def _stream(self, target: Target) -> str:
+        how = f"{'fixed' if self.fixed else 'fresh'} {'connected' if self.connected else 'unconnected'}"
+        return f"{self.exchange.name}{target.version} {how}"
+
+    def _tick(self, now: float) -> None:
+        self._expire(now)
+        number = self._turn % len(self.targets)
+        self._turn += 1
+        target = self.targets[number]
+        tally = self.ledger.tally(self._stream(target))
+        tally.asked += 1
+        try:
+            place = self._socket(number, target, tally)
+        except OSError as error:
+            self._lose(tally, target, f"connect-{kind(error.errno or 0)}")
+            return
+        serial = next(self._serials) & 0xFFFF
+        place.pending[serial] = _Pending(tally, time.monotonic())
+        try:
+            if self.connected:
+                place.sock.send(self.exchange.question(serial))
+            else:
+                place.sock.sendto(self.exchange.question(serial), (target.address, target.port))
+        except OSError as error:
+            del place.pending[serial]
+            self._lose(tally, target, f"send-{kind(error.errno or 0)}")
+            if not self.fixed:
+                self._drop(place)
+
+    def _socket(self, number: int, target: Target, tally: Tally) -> _Socket:
+        """The socket to ask from; one that is kept is opened once."""
+        if number in self._kept:
+            return self._kept[number]
+        sock = socket.socket(target.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        if self.connected:
+            try:
+                sock.connect((target.address, target.port))
+            except OSError:
+                sock.close()
+                raise
+        tally.opened += 1
+        place = _Socket(target, sock, self.connected)
+        self.loop.watch(sock, READ, lambda events: self._event(place))
+        self._sockets[place] = None
+        if self.fixed:
+            self._kept[number] = place
+        return place
+
+    def _event(self, place: _Socket) -> None:
+        try:
+            datagram, source = place.sock.recvfrom(4096)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._refused(place, error)
+            return
+        serial = self.exchange.serial(datagram)
+        pending = place.pending.pop(serial, None) if serial is not None else None
+        if serial is None or pending is None:
+            # Nobody waits for it: too late, and counted as lost when its time was over; or never asked.
+            return
+        if source[:2] != (place.target.address, place.target.port):
+            self._lose(pending.tally, place.target, "wrong-source", f"{source[0]}:{source[1]}")
+        elif wrong := self.exchange.right(serial, datagram):
+            self._lose(pending.tally, place.target, "wrong-answer", wrong)
+        else:
+            pending.tally.answer(time.monotonic() - pending.began)
+        if not self.fixed:
+            self._drop(place)
+
+    def _refused(self, place: _Socket, error: OSError) -> None:
+        """An ICMP error came back: it belongs to whatever was asked last."""
+        what = "refused" if error.errno == errno.ECONNREFUSED else kind(error.errno or 0)
+        for pending in place.pending.values():
+            self._lose(pending.tally, place.target, what)
+        place.pending.clear()
+        if not self.fixed:
+            self._drop(place)
+
+    def _expire(self, now: float) -> None:
+        for place in list(self._sockets):
+            while place.pending:
+                serial, pending = next(iter(place.pending.items()))
+                if now - pending.began <= self.answer_within_s:
+                    break
+                del place.pending[serial]
+                self._lose(pending.tally, place.target, "timeout")
+            if not place.pending and not self.fixed:
+                self._drop(place)
+
+    def _lose(self, tally: Tally, target: Target, what: str, detail: str = "") -> None:
+        self.ledger.loss(tally, self._stream(target), what, str(target), detail)
+
+    def _drop(self, place: _Socket) -> None:
+        self.loop.close(place.sock)
+        self._sockets.pop(place, None)
+
+
+def echo(client: str) -> Exchange:
+    """agnhost's `echo`: the text comes back, in lower case."""
+    prefix = client.replace("/", "-").lower().encode()
+
+    def question(serial: int) -> bytes:
+        return b"echo %b-%d" % (prefix, serial)
+
+    def serial_of(datagram: bytes) -> int | None:
+        text = datagram.rpartition(b"-")[2]
+        return int(text) if text.isdigit() else None
+
+    def right(serial: int, datagram: bytes) -> str:
+        return "" if datagram == question(serial)[5:] else f"asked {serial}, got {datagram[:80]!r}"
+
+    return Exchange("udp", question, serial_of, right)
