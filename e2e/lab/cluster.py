@@ -1,0 +1,347 @@
+"""The lab as a whole: up, down, what is there, and the handles that tests and people use on it."""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from e2e.lab import binaries, fabric, host, images, packages, pki, remains
+from e2e.lab.addressing import DNS4, PODS4, PODS6, Addressing, addressing
+from e2e.lab.cgroup import Subtree, hierarchies
+from e2e.lab.command import run
+from e2e.lab.control import APISERVER, COMPONENTS, ControlPlane
+from e2e.lab.errors import LabError
+from e2e.lab.manifests import render
+from e2e.lab.node import Node
+from e2e.lab.paths import CHECKOUT, Scratch
+from e2e.lab.progress import Progress
+from e2e.lab.settings import Settings
+from e2e.lab.wait import until
+
+
+class Lab:
+    """One lab on this machine. Nothing happens before `up`; `Lab.attach(name)` is a handle on one that runs."""
+
+    def __init__(
+        self,
+        name: str = "lab",
+        *,
+        nodes: int = 3,
+        mode: str = "iptables",
+        backend: str = "nft",
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = Settings(name, nodes, mode, backend)
+        self.plan: Addressing = addressing(name, nodes)
+        self.scratch = Scratch.of(name)
+        self.progress = progress or Progress()
+
+    @classmethod
+    def attach(cls, name: str = "lab", *, progress: Progress | None = None) -> "Lab":
+        """The lab of that name, as it was brought up; raises when there is none."""
+        saved = Settings.load(Scratch.of(name).state)
+        if saved is None:
+            raise LabError(f"there is no lab called {name!r}", f"handover-lab --name {name} up")
+        return cls(name, nodes=saved.nodes, mode=saved.mode, backend=saved.backend, progress=progress)
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+        return self.settings.name
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig; the API server is reached from the lab's namespaces only."""
+        return self.scratch.kubeconfig
+
+    @property
+    def binaries(self) -> Path:
+        """The directory of kubectl, agnhost, kube-proxy and the rest."""
+        return binaries.bin_dir()
+
+    @property
+    def client_netns(self) -> str:
+        """The network namespace of a machine on the fabric that is no node: "outside"."""
+        return self.plan.client_netns
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes, in order."""
+        where = self._subtree()
+        return [
+            Node(address, self.scratch, where.part(address.name), self.binaries, self.settings.backend)
+            for address in self.plan.nodes
+        ]
+
+    def node(self, name: str) -> Node:
+        """One node by its name: n1, n2, ..."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise LabError(
+            f"lab {self.name} has no node {name!r}", f"it has {', '.join(n.name for n in self.nodes)}"
+        )
+
+    @property
+    def control(self) -> ControlPlane:
+        """The control plane's processes."""
+        return ControlPlane(self.plan, self.scratch, self._subtree().part("control"), self.binaries)
+
+    def environment(self) -> Mapping[str, str]:
+        """What other tools need to know, as shell variables."""
+        return {
+            "KUBECONFIG": str(self.kubeconfig),
+            "HANDOVER_LAB_NAME": self.name,
+            "HANDOVER_LAB_CLIENT_NETNS": self.client_netns,
+            "HANDOVER_LAB_BIN": str(self.binaries),
+            "HANDOVER_LAB_DIR": str(self.scratch.root),
+            "HANDOVER_LAB_NODES": " ".join(n.name for n in self.plan.nodes),
+        }
+
+    # -- using it --------------------------------------------------------------------------------------------------
+
+    def client_argv(self, command: Sequence[str]) -> list[str]:
+        """The command line that runs a command as the outside client, in the lab's cgroups."""
+        return self._subtree().part("client").joining([*fabric.inside(self.client_netns), *command])
+
+    def client_exec(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: str | None = None,
+        check: bool = True,
+        timeout_s: float | None = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as the outside client, to its end."""
+        return run(self.client_argv(command), stdin=stdin, check=check, timeout_s=timeout_s)
+
+    def client_popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a command as the outside client."""
+        return subprocess.Popen(self.client_argv(command), **options)
+
+    def kubectl_argv(self, *arguments: str) -> list[str]:
+        """The command line of a kubectl that talks to this lab."""
+        return self.client_argv(
+            [str(self.binaries / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        )
+
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, check: bool = True, timeout_s: float | None = 120
+    ) -> str:
+        """What kubectl prints; a failure raises CommandFailed unless `check` is false."""
+        return run(self.kubectl_argv(*arguments), stdin=stdin, check=check, timeout_s=timeout_s).stdout
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """`kubectl get ... -o json`, parsed."""
+        parsed: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return parsed
+
+    def apply(self, manifest: str) -> None:
+        """`kubectl apply` of a text."""
+        self.kubectl("apply", "-f", "-", stdin=manifest)
+
+    def load(self, archives: Sequence[Path | images.Image]) -> None:
+        """Import image archives on every node."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda node: node.load(archives), self.nodes))
+
+    def stop_apiserver(self) -> None:
+        """Kill the API server; nodes, pods and etcd go on."""
+        self.control.stop(APISERVER)
+
+    def start_apiserver(self, *, wait: bool = True) -> None:
+        """Start the API server again and wait until it is ready."""
+        self.control.start(APISERVER)
+        if wait:
+            self.wait_apiserver()
+
+    def wait_apiserver(self, timeout_s: float = 60) -> None:
+        """Return when the API server says that it is ready."""
+        until(self.apiserver_ready, what="the API server is ready", timeout_s=timeout_s, every_s=0.2)
+
+    def apiserver_ready(self) -> bool:
+        """Whether the API server says that it is ready."""
+        argv = self.kubectl_argv("get", "--raw", "/readyz", "--request-timeout=2s")
+        return run(argv, check=False).returncode == 0
+
+    def ready_nodes(self) -> set[str]:
+        """The nodes that are Ready."""
+        path = r'{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
+        done = run(
+            self.kubectl_argv("get", "nodes", f"-o=jsonpath={path}", "--request-timeout=5s"), check=False
+        )
+        return {line.removesuffix("=True") for line in done.stdout.splitlines() if line.endswith("=True")}
+
+    def rollout(self, kind_and_name: str, namespace: str = "default", timeout_s: int = 120) -> None:
+        """Wait until a Deployment or DaemonSet is rolled out."""
+        self.kubectl(
+            "-n",
+            namespace,
+            "rollout",
+            "status",
+            kind_and_name,
+            f"--timeout={timeout_s}s",
+            timeout_s=timeout_s + 10,
+        )
+
+    def install(self, overlay: Path = CHECKOUT / "manifests/overlays/lab") -> None:
+        """Build and load the project's images, apply the overlay and wait until it is rolled out."""
+        self.load(images.of_project(self.progress))
+        self.progress.say(f"kubectl apply -k {overlay}")
+        self.kubectl("apply", "--server-side", "-k", str(overlay))
+        for kind in ("deployment", "daemonset"):
+            for item in self.get(kind, "-n", "handover-system")["items"]:
+                self.rollout(f"{kind}/{item['metadata']['name']}", "handover-system")
+        self.progress.say("Handover is installed")
+
+    # -- up and down -----------------------------------------------------------------------------------------------
+
+    def up(self) -> bool:
+        """Bring the lab up; False when it was up already. An error or Ctrl-C on the way leaves nothing behind."""
+        host.check()
+        with self._locked():
+            saved = Settings.load(self.scratch.state)
+            problems = self.problems() if saved else []
+            if saved and not problems:
+                if saved != self.settings:
+                    raise LabError(
+                        f"lab {self.name} runs with other settings: {saved}",
+                        f"handover-lab --name {self.name} down, or choose another --name",
+                    )
+                self.progress.say(f"lab {self.name} is up already: nothing to do")
+                return False
+            if remains.of(self.name).anything:
+                self.progress.say(
+                    f"lab {self.name} is half there ({'; '.join(problems) or 'never completed'}): again from the start"
+                )
+                self._down()
+            self._prepare()
+            try:
+                self._up()
+            except BaseException:
+                self.progress.say("not finished: cleaning up")
+                self._keep_logs()
+                self._down()
+                raise
+        return True
+
+    def down(self) -> bool:
+        """Remove everything of the lab; False when there was nothing."""
+        host.check_root()
+        with self._locked():
+            there = remains.of(self.name).anything
+            self._down()
+        self.scratch.lock().unlink(missing_ok=True)
+        return there
+
+    def problems(self) -> list[str]:
+        """What is wrong with a lab that should be running; empty when it is well."""
+        found = [f"node {n.name} is not running" for n in self.nodes if not n.running]
+        found += [
+            f"{n.name}'s kubelet is not running" for n in self.nodes if n.running and not n.kubelet_running
+        ]
+        found += [f"{c} is not running" for c in COMPONENTS if not self.control.running(c)]
+        if not found and (late := {n.name for n in self.plan.nodes} - self.ready_nodes()):
+            found.append(f"not Ready: {', '.join(sorted(late))}")
+        return found
+
+    def _prepare(self) -> None:
+        """Packages, binaries and images: what is kept from lab to lab."""
+        packages.ensure(packages.RUNNING, self.progress)
+        host.check_features()
+        binaries.ensure(self.progress)
+        images.for_cluster(self.progress)
+
+    def _up(self) -> None:
+        self.progress.say(
+            f"lab {self.name}: {self.settings.nodes} nodes, kube-proxy in {self.settings.mode} mode"
+        )
+        self.scratch.root.mkdir(parents=True, mode=0o755)
+        pki.create(self.scratch.pki, self.plan)
+        fabric.create(self.plan)
+        self._subtree().part("client").create()
+        self.control.create()
+        archives = images.for_cluster(self.progress)
+        self.progress.say("control plane started; starting nodes")
+        nodes = self.nodes
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            list(pool.map(lambda node: node.create(), nodes))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda node: node.load(archives), nodes))
+        self.wait_apiserver()
+        self.progress.say("API server ready; starting kubelets")
+        for node in nodes:
+            node.start_kubelet()
+        self._apply_system()
+        wanted = {n.name for n in nodes}
+        until(
+            lambda: self.ready_nodes() >= wanted,
+            what="all nodes are Ready",
+            timeout_s=120,
+            every_s=0.3,
+            details=lambda: f"handover-lab --name {self.name} logs NODE tells more",
+        )
+        self.progress.say(f"{len(wanted)} nodes Ready")
+        self.rollout("daemonset/kube-proxy", "kube-system")
+        self.rollout("deployment/coredns", "kube-system")
+        self.settings.save(self.scratch.state)
+        self.progress.say(f"lab {self.name} is up")
+
+    def _apply_system(self) -> None:
+        values = {
+            "API": self.plan.api_url,
+            "PODS4": PODS4,
+            "PODS6": PODS6,
+            "DNS": DNS4,
+            "MODE": self.settings.mode,
+            "KUBE_PROXY": images.KUBE_PROXY,
+            "COREDNS": images.COREDNS,
+        }
+        # Created, not applied, and by this name: managedFields are then as after `kubeadm init`.
+        proxy = render("kube-proxy.yaml", values)
+        self.kubectl("create", "--field-manager=kubeadm", "-f", "-", stdin=proxy)
+        self.kubectl("create", "--field-manager=kubeadm", "-f", "-", stdin=render("coredns.yaml", values))
+
+    def _down(self) -> None:
+        subtree = self._subtree()
+        if subtree.exists:
+            subtree.kill()
+        fabric.remove(self.name)
+        if subtree.exists:
+            subtree.remove()
+        if self.scratch.root.exists():
+            shutil.rmtree(self.scratch.root)
+
+    def _keep_logs(self) -> None:
+        """Logs of a lab that did not come up, in one place that `down` of another does not touch."""
+        kept = self.scratch.root.with_name(f"{self.name}.failed")
+        shutil.rmtree(kept, ignore_errors=True)
+        logs = sorted(self.scratch.root.glob("**/*.log"))
+        for log in logs:
+            target = kept / log.relative_to(self.scratch.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(log, target)
+        if logs:
+            self.progress.say(f"logs are kept in {kept}")
+
+    def _subtree(self) -> Subtree:
+        return Subtree(hierarchies(), self.name)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.scratch.lock()
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.progress.say(f"another command works on lab {self.name}: waiting for it")
+                fcntl.flock(opened, fcntl.LOCK_EX)
+            yield

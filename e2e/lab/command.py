@@ -1,0 +1,46 @@
+"""How the lab runs other programs: one place for time limits, for output that is kept, and for errors that quote it."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from e2e.lab.errors import CommandFailed, LabError
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str | None = None,
+    timeout_s: float | None = 120,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end and return what was printed; a failure raises CommandFailed with the end of the output."""
+    try:
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            env=env,
+            cwd=cwd,
+        )
+    except FileNotFoundError as error:
+        raise LabError(
+            f"the program {argv[0]} is missing", "run `handover-lab up`: it installs packages"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"`{' '.join(argv)}` did not end within {timeout_s:.0f} s") from error
+    if check and done.returncode != 0:
+        raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
+    return done
+
+
+def output(argv: Sequence[str], *, timeout_s: float | None = 120, stdin: str | None = None) -> str:
+    """What a program printed on stdout; a failure raises."""
+    return run(argv, timeout_s=timeout_s, stdin=stdin).stdout

@@ -1,0 +1,10 @@
+// The lab's etcd: the server alone, from its module, without etcdctl.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }

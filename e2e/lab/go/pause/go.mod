@@ -1,0 +1,3 @@
+module handover.dev/lab/pause
+
+go 1.26.0
