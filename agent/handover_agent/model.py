@@ -1,0 +1,134 @@
+"""The Services and EndpointSlices as last seen, and which Services something changed for.
+
+The watch feeds it, the wanted table is derived from it. It forgets nothing by itself and decides nothing: a
+Service is *dirty* when it, or a slice of it, is not what it was when the dirty set was last taken. Nothing
+may be compiled before both kinds have been listed once, or the first table would refuse every Service whose
+endpoints are not there yet.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+
+from handover_agent.objects import Service, Slice
+
+_NONE: Mapping[str, Slice] = {}
+
+
+class NotListed(Exception):
+    """Something asked for a table before Services and EndpointSlices had both been listed."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"no table yet: {missing} not listed; wait for the watch's `synced`")
+
+
+class Services:
+    """The sink of the Services' watch."""
+
+    def __init__(self, model: "Model") -> None:
+        self._model = model
+
+    def replace(self, objects: Iterable[Service]) -> None:
+        """Take over a whole list."""
+        model, fresh = self._model, {service.key: service for service in objects}
+        model.dirty |= {
+            key for key in model.services.keys() | fresh.keys() if model.services.get(key) != fresh.get(key)
+        }
+        model.services = fresh
+        model.listed_services = True
+        model.touch()
+
+    def put(self, service: Service) -> None:
+        """Take over one that was added or modified."""
+        if self._model.services.get(service.key) != service:
+            self._model.services[service.key] = service
+            self._model.touch(service.key)
+
+    def remove(self, service: Service) -> None:
+        """Drop one that is gone, or no longer matches the watch's selector."""
+        if self._model.services.pop(service.key, None) is not None:
+            self._model.touch(service.key)
+
+
+class Slices:
+    """The sink of the EndpointSlices' watch."""
+
+    def __init__(self, model: "Model") -> None:
+        self._model = model
+
+    def replace(self, objects: Iterable[Slice]) -> None:
+        """Take over a whole list."""
+        model, old = self._model, self._model.slices_by_service
+        fresh: dict[str, dict[str, Slice]] = {}
+        for slice_ in objects:
+            if slice_.service:
+                fresh.setdefault(slice_.service, {})[slice_.key] = slice_
+        model.dirty |= {key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)}
+        model.slices_by_service = fresh
+        model.owners = {key: service for service, slices in fresh.items() for key in slices}
+        model.listed_slices = True
+        model.touch()
+
+    def put(self, slice_: Slice) -> None:
+        """Take over one that was added or modified; its label may have moved it to another Service."""
+        before = self._model.owners.get(slice_.key)
+        if before is not None and before != slice_.service:
+            self.remove(slice_)
+        if not slice_.service:
+            return
+        slices = self._model.slices_by_service.setdefault(slice_.service, {})
+        if slices.get(slice_.key) != slice_:
+            slices[slice_.key] = slice_
+            self._model.owners[slice_.key] = slice_.service
+            self._model.touch(slice_.service)
+
+    def remove(self, slice_: Slice) -> None:
+        """Drop one that is gone."""
+        owner = self._model.owners.pop(slice_.key, None)
+        if owner is None:
+            return
+        slices = self._model.slices_by_service[owner]
+        del slices[slice_.key]
+        if not slices:
+            del self._model.slices_by_service[owner]
+        self._model.touch(owner)
+
+
+class Model:
+    """What the cluster wants, in one place; used from one event loop."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Service] = {}
+        self.slices_by_service: dict[str, dict[str, Slice]] = {}
+        self.owners: dict[str, str] = {}  # slice → Service
+        self.dirty: set[str] = set()
+        self.listed_services = self.listed_slices = False
+        self.services_sink, self.slices_sink = Services(self), Slices(self)
+        self.changed = asyncio.Event()  # set while somebody has changes to take
+        self.revision = 0
+
+    def touch(self, *services: str) -> None:
+        """Something changed (for these Services)."""
+        self.dirty.update(services)
+        self.revision += 1
+        self.changed.set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether both kinds have been listed once, so that a table may be made."""
+        return self.listed_services and self.listed_slices
+
+    def require_complete(self) -> None:
+        """Raises NotListed until both kinds have been listed once."""
+        if not self.complete:
+            raise NotListed("EndpointSlices" if self.listed_services else "Services")
+
+    def slices(self, service: str) -> Collection[Slice]:
+        """The EndpointSlices of a Service ("namespace/name")."""
+        return self.slices_by_service.get(service, _NONE).values()
+
+    def take_dirty(self) -> set[str]:
+        """The Services that changed since the last call; `changed` is cleared. Raises NotListed."""
+        self.require_complete()
+        taken, self.dirty = self.dirty, set()
+        self.changed.clear()
+        return taken

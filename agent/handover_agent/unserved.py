@@ -1,0 +1,94 @@
+"""Which Services ask for something that this datapath does not serve yet.
+
+The socket path serves what starts on the node. Traffic that arrives from outside, and SCTP (which the kernel
+connects without asking socket hooks), still need kube-proxy's rules, so a cluster that has such Services must
+not lose them silently: the operator holds it while anything listed here is not acknowledged.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from handover_api.base import Feature
+
+from handover_agent.compile import source_ranges_restrict
+from handover_agent.objects import Service
+from handover_agent.table import Protocol, ip_text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unserved:
+    """A feature that a Service ("namespace/name") uses, with what that means and what its owner can do."""
+
+    feature: Feature
+    service: str
+    message: str
+
+
+def unserved(service: Service) -> list[Unserved]:
+    """What of this Service the datapath does not serve; nothing for Services that are not a node proxy's
+    business.
+    """
+    if service.skipped or not service.cluster_ips:
+        return []
+    found: list[Unserved] = []
+
+    def add(feature: Feature, message: str) -> None:
+        remedy = f"or accept the loss with spec.acknowledge: [{feature}]"
+        found.append(Unserved(feature, service.key, f"{message}, {remedy}"))
+
+    node_ports = [f"{p.node_port}/{p.protocol.name}" for p in service.ports if p.node_port and p.protocol]
+    if node_ports:
+        add(
+            Feature.NODE_PORT,
+            f"connections from outside to node port {_some(node_ports)} would have nobody to answer them; "
+            "make the Service type ClusterIP (or allocateLoadBalancerNodePorts: false)",
+        )
+    if service.load_balancer_vips:
+        vips = _some([ip_text(address) for address in service.load_balancer_vips])
+        restricted = any(
+            source_ranges_restrict(service, ipv4) for ipv4 in (True, False)
+        )  # then local processes lose it too
+        whom = "connections from outside and from pods" if restricted else "connections from outside"
+        add(
+            Feature.LOAD_BALANCER,
+            f"{whom} to load balancer address {vips} would have nobody to answer them; "
+            "use a load balancer that proxies (ipMode: Proxy)",
+        )
+    if service.external_ips:
+        ips = _some([ip_text(address) for address in service.external_ips])
+        add(
+            Feature.EXTERNAL_IPS,
+            f"connections from outside to external address {ips} would have nobody to answer them; "
+            "remove spec.externalIPs",
+        )
+    sctp = [str(port.port) for port in service.ports if port.protocol is Protocol.SCTP]
+    if sctp:
+        add(
+            Feature.SCTP,
+            f"SCTP associations to port {_some(sctp)} are not translated at the socket; "
+            "remove the port from the Service",
+        )
+    return found
+
+
+def all_unserved(services: Iterable[Service]) -> list[Unserved]:
+    """Of all Services, in a stable order."""
+    return sorted(item for service in services for item in unserved(service))
+
+
+def foremost(items: list[Unserved], limit: int) -> list[Unserved]:
+    """At most `limit` of them with no feature left out: the status is bounded, yet decides what must be
+    acknowledged.
+    """
+    if len(items) <= limit:
+        return items
+    first: dict[Feature, Unserved] = {}
+    for item in items:
+        first.setdefault(item.feature, item)
+    rest = [item for item in items if first[item.feature] is not item]
+    return sorted([*first.values(), *rest[: limit - len(first)]])
+
+
+def _some(texts: list[str], limit: int = 5) -> str:
+    more = len(texts) - limit
+    return ", ".join(texts[:limit]) + (f" and {more} more" if more > 0 else "")
