@@ -13,7 +13,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 
 class Model(BaseModel):
-    """camelCase on the wire, snake_case in Python; unknown fields are ignored, as the API server prunes them."""
+    """camelCase on the wire, snake_case in Python; unknown fields are ignored, as the server prunes them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
@@ -40,7 +40,7 @@ class Rung(StrEnum):
 
 
 class Feature(StrEnum):
-    """What a Service may ask for that this datapath does not serve yet; an owner may acknowledge it and go on."""
+    """What a Service may ask for that this datapath does not serve yet; an owner may acknowledge that."""
 
     NODE_PORT = "NodePort"
     LOAD_BALANCER = "LoadBalancer"

@@ -32,16 +32,16 @@ class NodeMigrationSpec(Model):
     )
     soak_passed: datetime | None = Field(
         default=None,
-        description="When the soak on this rung was passed. The planner's memory; a change of the rung clears it.",
+        description="When the soak on this rung was passed. The planner's memory; another rung clears it.",
     )
     node_uid: str = Field(
         default="",
         max_length=64,
-        description="UID of the Node that this is about: a machine that comes back under its old name starts anew.",
+        description="UID of the Node that this is about: a machine that returns under its name starts anew.",
     )
     migration_generation: int = Field(
         default=0,
-        description="Generation of the ProxyMigration that the deadline was set under; a changed spec renews it.",
+        description="Generation of the ProxyMigration that the deadline was set under; a new spec renews it.",
     )
     kube_proxy: KubeProxySelector = Field(default_factory=KubeProxySelector)
     gates: Gates = Field(default_factory=Gates)

@@ -42,7 +42,8 @@ class Rollout(Model):
     max_unavailable: Annotated[
         int | str,
         Field(
-            description="Nodes between Shadow and a passed soak at any moment: a number of at least 1, or 1% to 100% of the nodes."
+            description="Nodes between Shadow and a passed soak at any moment: a number of at least 1, "
+            "or 1% to 100% of the nodes."
         ),
     ] = 1
     soak: Duration = Field(
@@ -128,7 +129,7 @@ class ProxyMigrationStatus(Model):
     )
     reverted_generation: int = Field(
         default=0,
-        description="Generation at which somebody else was seen to take our changes off kube-proxy's DaemonSet;"
-        " they are made again only after a change of the spec. 0: not seen.",
+        description="Generation at which somebody else was seen to take our changes off kube-proxy's "
+        "DaemonSet; they are made again only after a change of the spec. 0: not seen.",
     )
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
