@@ -1,0 +1,64 @@
+"""The objects that put traffic on a cluster, and where its clients are once they run.
+
+The client's program goes into the cluster as a ConfigMap, so that a change of it needs no image.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.kube import Object
+from e2e.traffic.collector import Address
+
+NAMESPACE = "traffic"
+CLIENTS = ("pod-client", "node-client")
+_HERE = Path(__file__).parent
+_LATE = "handover.dev/e2e"
+
+
+def _manifests(image: str) -> list[Object]:
+    text = (_HERE / "manifests.yaml").read_text().replace("@IMAGE@", image)
+    return list(yaml.safe_load_all(text))
+
+
+def _is_late(item: Mapping[str, Any]) -> bool:
+    return bool(item["metadata"].get("annotations", {}).get(_LATE) == "late")
+
+
+def program() -> Object:
+    """The client's modules as a ConfigMap."""
+    modules = {path.name: path.read_text() for path in sorted((_HERE / "client").glob("*.py"))}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "client", "namespace": NAMESPACE},
+        "data": modules,
+    }
+
+
+def objects(image: str, replicas: int = 3) -> list[Object]:
+    """Everything that traffic needs from its start on, in an order in which it can be applied."""
+    first, *others = [item for item in _manifests(image) if not _is_late(item)]
+    for item in others:
+        if item["kind"] == "Deployment":
+            item["spec"]["replicas"] = replicas
+    return [first, program(), *others]
+
+
+def late(image: str) -> list[Object]:
+    """The Deployment and the Service that are created while traffic runs."""
+    return [item for item in _manifests(image) if _is_late(item)]
+
+
+def clients(pods: Iterable[Mapping[str, Any]]) -> list[Address]:
+    """The control ports of the clients' pods; those that have no address yet are left out."""
+    found = []
+    for pod in pods:
+        host = pod.get("status", {}).get("podIP")
+        if host and not pod["metadata"].get("deletionTimestamp"):
+            on_node = pod["spec"].get("hostNetwork", False)
+            name = f"{pod['spec']['nodeName']}/{'node' if on_node else 'pod'}"
+            found.append(Address(name, host, 18081 if on_node else 18080))
+    return sorted(found, key=lambda address: address.name)

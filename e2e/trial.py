@@ -1,0 +1,95 @@
+"""A lab with live traffic on it, for the demo and the tests: what both do to it and wait for.
+
+Every wait is for a condition, has a deadline, and says on giving up what was seen instead.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from e2e.kube import Kube, KubeError
+from e2e.lab import Lab
+from e2e.lab.images import BASE
+from e2e.netns import Inside
+from e2e.traffic import deploy
+from e2e.traffic.collector import Address, Collector, CollectorError
+
+T = TypeVar("T")
+
+_TRAFFIC_UP_S = 120.0
+
+
+class TrialError(Exception):
+    """Something that the trial waited for did not come about: says what, for how long, and what was seen."""
+
+
+def until(
+    what: str, check: Callable[[], T | None], within_s: float, seen: Callable[[], object] = lambda: ""
+) -> T:
+    """Return the first true thing that `check` returns; after the time raise TrialError with what is `seen`.
+
+    An API server that does not answer is waited for like anything else.
+    """
+    deadline = time.monotonic() + within_s
+    trouble = ""
+    while True:
+        try:
+            if result := check():
+                return result
+            trouble = ""
+        except (KubeError, CollectorError) as error:
+            trouble = str(error)
+        if time.monotonic() > deadline:
+            raise TrialError(f"gave up after {within_s:.0f} s waiting until {what}: {trouble or seen()}")
+        time.sleep(0.2)
+
+
+class Trial:
+    """The handles on one lab: its API, its fabric, and the traffic."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.fabric = Inside(lab.plan.fabric_netns, threads=2 * len(lab.plan.nodes) + 2)
+        self.kube = Kube(self.fabric, lab.plan.api4, lab.scratch.pki)
+        self._collector: Collector | None = None
+
+    @property
+    def traffic(self) -> Collector:
+        """What the clients are told and asked through; there once traffic has been started."""
+        if self._collector is None:
+            raise TrialError("no traffic has been started on this lab")
+        return self._collector
+
+    def start_traffic(self) -> None:
+        """Put traffic on the lab, and return when every client holds all of its connections."""
+        nodes = len(self.lab.plan.nodes)
+        self.kube.apply(*deploy.objects(BASE, replicas=nodes))
+        addresses = until("every client runs", self._clients, _TRAFFIC_UP_S, self._pods)
+        collector = Collector(self.fabric, addresses)
+        until("every client answers", lambda: _started(collector), _TRAFFIC_UP_S, self._pods)
+        self._collector = collector
+        until(
+            "every client holds its connections",
+            lambda: all(c.held == c.held_wanted for c in collector.report().clients),
+            _TRAFFIC_UP_S,
+            lambda: [(c.name, c.held, c.held_wanted) for c in collector.report().clients],
+        )
+
+    def close(self) -> None:
+        """Let go of everything; the lab and what runs there stay."""
+        if self._collector is not None:
+            self._collector.close()
+        self.fabric.close()
+
+    def _clients(self) -> list[Address] | None:
+        found = deploy.clients(self.kube.list("Pod", deploy.NAMESPACE, "traffic-client=true"))
+        return found if len(found) == len(deploy.CLIENTS) * len(self.lab.plan.nodes) else None
+
+    def _pods(self) -> list[str]:
+        pods = self.kube.list("Pod", deploy.NAMESPACE)
+        return [f"{p['metadata']['name']} on {p['spec'].get('nodeName')}: {p['status'].get('phase')}" for p in pods]
+
+
+def _started(collector: Collector) -> bool:
+    collector.start()
+    return True
