@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Comparing addresses and endpoints.
+ */
+#ifndef HANDOVER_ADDRESS_H
+#define HANDOVER_ADDRESS_H
+
+#include "structs.h"
+
+#define MAPPED_WORD network32(0x0000ffff) /* third word of ::ffff:a.b.c.d */
+
+static __always_inline int is_ipv4(const struct address *a)
+{
+	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == MAPPED_WORD;
+}
+
+static __always_inline int same_endpoint(const struct endpoint *a, const struct endpoint *b)
+{
+	return a->address.word[0] == b->address.word[0] && a->address.word[1] == b->address.word[1] &&
+	       a->address.word[2] == b->address.word[2] && a->address.word[3] == b->address.word[3] &&
+	       a->port == b->port;
+}
+
+/* The order in which the agent sorts a region: by the bytes of the address, then by port. */
+static __always_inline int is_less(const struct endpoint *a, const struct endpoint *b)
+{
+	__u32 x = 0, y = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		x = network32(a->address.word[i]);
+		y = network32(b->address.word[i]);
+		if (x != y)
+			return x < y;
+	}
+	return network16(a->port) < network16(b->port);
+}
+
+#endif

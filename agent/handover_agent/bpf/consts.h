@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Numbers that the agent and the programs agree on (agent/tests/datapath checks that they do).
+ */
+#ifndef HANDOVER_CONSTS_H
+#define HANDOVER_CONSTS_H
+
+/* Which map an instruction means; the loader replaces these by descriptors (layout.py: MAPS). */
+enum map_number {
+	MAP_SETTINGS = 0,
+	MAP_FRONTENDS = 1,
+	MAP_BACKENDS = 2,
+	MAP_REVERSE = 3,
+	MAP_FORWARD = 4,
+	MAP_SOCKETS = 5,
+	MAP_AFFINITY = 6,
+	MAP_COUNTERS = 7,
+};
+
+/* table.Protocol */
+enum protocol { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
+
+/* table.Scope */
+enum scope { SCOPE_INTERNAL = 0, SCOPE_EXTERNAL = 1 };
+
+/* table.FrontendFlags */
+enum frontend_flags { FRONTEND_REFUSE = 1, FRONTEND_DROP = 2, FRONTEND_AFFINITY = 4 };
+
+enum counter {
+#define COUNTER(name, text) COUNT_##name,
+#include "counter_names.h"
+#undef COUNTER
+	COUNTERS_USED,
+};
+
+/* The map of counters has room for names yet to come, so that a newer version can go on using it. */
+#define COUNTERS_ROOM 64
+
+/* Steps of the binary search in a region: enough for 2^16 - 1 backends; the verifier wants it constant. */
+#define SEARCH_STEPS 16
+
+/* Reverse entries that closing one socket removes. A socket with more of them (a process that talks to more
+ * services through one unconnected socket) leaves the rest to the maps' LRU. */
+#define RELEASE_STEPS 16
+
+_Static_assert(COUNTERS_USED <= COUNTERS_ROOM, "more counters than the map has room for: new layout needed");
+
+#endif

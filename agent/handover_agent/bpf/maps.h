@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The maps. The agent creates them (sizes are its parameters), pins them, and reads them; they outlive it.
+ *
+ *   map        kind            key -> value                 written by             read by
+ *   settings   array, 1        0 -> settings                agent                  programs
+ *   frontends  hash            frontend_key -> frontend     agent                  programs
+ *   backends   array           index -> endpoint            agent                  programs
+ *   reverse    LRU hash        reverse_key -> reverse       connect, sendmsg       recvmsg, getpeername, agent (count)
+ *   forward    LRU hash        forward_key -> forward       connect, sendmsg (UDP) connect, sendmsg
+ *   sockets    LRU hash        cookie -> endpoint           connect, sendmsg       sock_release
+ *   affinity   LRU hash        affinity_key -> affinity     connect, sendmsg       connect, sendmsg
+ *   counters   per-CPU array   enum counter -> u64          programs               agent
+ *
+ * A region of `backends` never changes while a frontend points at it: the agent writes a new region, then the
+ * frontend in one update, and uses the old region again only after a grace period.
+ */
+#ifndef HANDOVER_MAPS_H
+#define HANDOVER_MAPS_H
+
+#include "consts.h"
+#include "kernel.h"
+#include "structs.h"
+
+#define SETTINGS  MAP(MAP_SETTINGS)
+#define FRONTENDS MAP(MAP_FRONTENDS)
+#define BACKENDS  MAP(MAP_BACKENDS)
+#define REVERSE   MAP(MAP_REVERSE)
+#define FORWARD   MAP(MAP_FORWARD)
+#define SOCKETS   MAP(MAP_SOCKETS)
+#define AFFINITY  MAP(MAP_AFFINITY)
+#define COUNTERS  MAP(MAP_COUNTERS)
+
+static __always_inline void count(enum counter which)
+{
+	__u32 index = which;
+	__u64 *value = map_lookup(COUNTERS, &index);
+
+	if (value)
+		*value += 1;
+}
+
+#endif

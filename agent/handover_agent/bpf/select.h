@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which backend a new connection to a frontend gets: the one selection function, for every path.
+ */
+#ifndef HANDOVER_SELECT_H
+#define HANDOVER_SELECT_H
+
+#include "affinity.h"
+#include "maps.h"
+#include "region.h"
+
+enum verdict {
+	CHOSEN, /* a backend was chosen */
+	KEPT,   /* the backend chosen earlier still belongs to the frontend */
+	LEAVE,  /* leave the destination alone */
+	REFUSE, /* answer with ECONNREFUSED */
+};
+
+/*
+ * Copies the frontend's value. The kernel may hand out the memory of an entry that was just replaced again
+ * while we read it, so a copy is believed only when the entry found again says the same.
+ */
+static __always_inline int read_frontend(const struct frontend_key *key, struct frontend *frontend)
+{
+	const struct frontend *found = map_lookup(FRONTENDS, key);
+
+	if (!found)
+		return 0;
+	*frontend = *found;
+	found = map_lookup(FRONTENDS, key);
+	if (!found)
+		return 0;
+	if (found->offset != frontend->offset || found->count != frontend->count ||
+		found->service_id != frontend->service_id)
+		*frontend = *found;
+	return 1;
+}
+
+/*
+ * Chooses a backend of `frontend` for `client`. With `keep` (not null), an earlier choice is kept if it still
+ * belongs to the frontend.
+ */
+static __always_inline enum verdict select_backend(
+	const struct frontend *frontend, __u64 client, const struct forward *keep, struct choice *choice)
+{
+	if (keep && frontend->count) {
+		choice->backend = keep->backend;
+		choice->index = keep->index;
+		if (find_backend(frontend, choice))
+			return KEPT;
+		count(COUNT_backend_gone);
+	}
+	if (frontend->flags & FRONTEND_REFUSE)
+		return REFUSE;
+	if (frontend->flags & FRONTEND_DROP) {
+		/* A time-out, as kube-proxy does: nobody answers at the service's address. */
+		count(COUNT_drop_left);
+		return LEAVE;
+	}
+	if (!frontend->count) {
+		count(COUNT_error_frontend_empty);
+		return LEAVE;
+	}
+	if (frontend->flags & FRONTEND_AFFINITY && affinity_backend(frontend, client, choice))
+		return CHOSEN;
+	if (!read_backend(frontend->offset + random_u32() % frontend->count, choice)) {
+		count(COUNT_error_backend_missing);
+		return LEAVE;
+	}
+	if (frontend->flags & FRONTEND_AFFINITY)
+		remember_affinity(frontend, client, choice);
+	return CHOSEN;
+}
+
+#endif

@@ -1,0 +1,146 @@
+"""Our directory in the bpffs: what is pinned, where, and how it is put there and taken away.
+
+    <pins>/maps-<layout>/<map>           the maps, shared by all versions of one layout
+    <pins>/programs-<version>/<hook>     a complete set of programs: renamed into place when the last one is pinned
+    <pins>/loading/<hook>                a set that is being loaded, or was when somebody was killed
+    <pins>/links/<hook>                  the attachments; a program runs exactly as long as its link exists
+
+Names have no dots: the bpffs keeps those for itself.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from handover_agent.bpfsys import map_create, map_info, obj_get, pin
+from handover_agent.layout import LAYOUT, MapSpec
+
+
+class NoBpffs(Exception):
+    """The pins' directory is not in a bpffs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not in a bpffs: mount one on the node (mount -t bpf bpf /sys/fs/bpf) and into the agent's pod"
+        )
+
+
+class LayoutMismatch(Exception):
+    """Maps of another layout are pinned: this version cannot use them, and replacing them would end connections."""
+
+    def __init__(self, found: str, wanted: str, path: Path) -> None:
+        super().__init__(
+            f"pinned maps in {path} have layout {found}, this agent has {wanted}: maps of one layout cannot be carried over "
+            "to another yet. Take the node down to Standby with the agent that pinned them (or unload), then load again"
+        )
+        self.found, self.wanted = found, wanted
+
+
+class Pins:
+    """Paths below our directory in the bpffs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.maps = root / f"maps-{LAYOUT}"
+        self.links = root / "links"
+        self.loading = root / "loading"
+
+    def programs(self, version: str) -> Path:
+        """Where the programs of a version are."""
+        return self.root / f"programs-{version}"
+
+    def versions(self) -> list[str]:
+        """The versions of which a complete set of programs is pinned."""
+        return sorted(path.name.removeprefix("programs-") for path in self._children("programs-"))
+
+    def check_layout(self) -> None:
+        """Raise LayoutMismatch when maps of another layout are pinned."""
+        for path in self._children("maps-"):
+            if path != self.maps:
+                raise LayoutMismatch(path.name.removeprefix("maps-"), str(LAYOUT), path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the directory if need be, and keep every other process from changing it."""
+        check_bpffs(self.root)
+        while True:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if self.root.exists() and self.root.stat().st_ino == os.fstat(fd).st_ino:
+                break
+            os.close(fd)  # removed by an unload while we waited
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def ensure_maps(self, specs: Iterable[MapSpec]) -> None:
+        """Create and pin the maps that are missing; keep what is there, with its content and its capacity."""
+        self.maps.mkdir(mode=0o700, exist_ok=True)
+        for spec in specs:
+            path = self.maps / spec.name
+            if not path.exists():
+                sizes = (spec.key_bytes, spec.value_bytes, spec.max_entries)
+                with map_create(spec.type, *sizes, spec.name, spec.flags) as created:
+                    pin(created.fd, path)
+                continue
+            with obj_get(path) as existing:
+                info = map_info(existing.fd)
+            found = (info.type, info.key_bytes, info.value_bytes)
+            if found != (spec.type, spec.key_bytes, spec.value_bytes):
+                raise LayoutMismatch(
+                    f"{LAYOUT}, but {spec.name} has (type, key, value) {found}", str(LAYOUT), path
+                )
+
+    def remove(self, path: Path) -> None:
+        """Remove a pin, or a directory with all its pins; nothing happens when it is not there."""
+        if path.is_dir():
+            for child in path.iterdir():
+                self.remove(child)
+            try:
+                path.rmdir()
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # a mount point: the directory is not ours
+                    raise
+        else:
+            path.unlink(missing_ok=True)
+
+    def _children(self, prefix: str) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        return [path for path in self.root.iterdir() if path.name.startswith(prefix)]
+
+
+def check_bpffs(path: Path) -> None:
+    """Raise NoBpffs when `path` would not be in a bpffs."""
+    if filesystem(Path("/proc/self/mountinfo").read_text(), path) != "bpf":
+        raise NoBpffs(path)
+
+
+def filesystem(mountinfo: str, path: Path) -> str:
+    """The type of the file system that `path` is in, by the text of /proc/self/mountinfo."""
+    best, kind = -1, ""
+    for point, fstype in mounts(mountinfo):
+        if path.is_relative_to(point) and len(point.parts) >= best:  # a later mount covers an earlier one
+            best, kind = len(point.parts), fstype
+    return kind
+
+
+def find_cgroup2(mountinfo: str, under: Path) -> Path | None:
+    """The root of the cgroup v2 hierarchy mounted at or below `under`: /sys/fs/cgroup, or its unified/ on hybrid nodes."""
+    found = [
+        point for point, fstype in mounts(mountinfo) if fstype == "cgroup2" and point.is_relative_to(under)
+    ]
+    return min(found, key=lambda point: len(point.parts), default=None)
+
+
+def mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
+    """Mount points with their file systems' types (proc(5): the fields after the lone dash)."""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].encode().decode("unicode_escape")  # blanks are written \040
+        yield Path(point), after.split()[0]

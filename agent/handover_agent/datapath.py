@@ -1,0 +1,228 @@
+"""The eBPF datapath of this node as one object: loaded, attached, accepting, and back.
+
+Nothing is remembered in here: every call reads what is pinned, so that an agent killed at any instruction is followed by
+one that finds where it was. Each step is complete or repeated; what is half done never translates (`attach` begins with
+`accepting` off, and programs appear under their name only when all of them are there).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from handover_agent import bpfbatch, bpfsys, features, layout, links, loader
+from handover_agent.bpffs import NoBpffs, Pins, filesystem
+from handover_agent.features import Features
+from handover_agent.hooks import HOOKS
+from handover_agent.layout import MapSpec, Sizes
+from handover_agent.maps import PinnedMaps
+from handover_agent.table import Protocol
+
+__all__ = ["Datapath", "DatapathState", "Features", "NoBpffs", "NotCgroup2", "NotLoaded", "UnsupportedKernel"]
+
+
+_DEFAULT = Sizes()
+
+
+class UnsupportedKernel(Exception):
+    """The kernel lacks what the datapath cannot do without."""
+
+    def __init__(self, missing: Iterable[str]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(
+            f"this kernel lacks {', '.join(self.missing)}: the datapath needs Linux 5.9 or later with CONFIG_CGROUP_BPF"
+        )
+
+
+class NotLoaded(Exception):
+    """Something was asked of a datapath that is not loaded."""
+
+    def __init__(self, asked: str, pins: Path) -> None:
+        super().__init__(f"cannot {asked}: no datapath is pinned in {pins}; load it first")
+
+
+class NotCgroup2(Exception):
+    """The directory to attach to is not in a cgroup v2 hierarchy."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not a directory of cgroup v2: name the mount point of type cgroup2 "
+            "(/sys/fs/cgroup, or /sys/fs/cgroup/unified on nodes that mix v1 and v2)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathState:
+    """What is true of the datapath now."""
+
+    loaded: bool  # programs and maps are pinned
+    attached: bool  # every hook of our cgroup runs its program
+    accepting: bool  # and new connections are translated
+    version: str  # of the programs that are loaded, "" when none are; while they are swapped, the older one
+
+
+class Datapath:
+    """The datapath pinned in `pins` (a directory in a bpffs, ours alone), for the processes in `cgroup`."""
+
+    def __init__(self, pins: Path, cgroup: Path) -> None:
+        self._pins = Pins(pins)
+        self._cgroup = cgroup
+
+    def probe_features(self) -> Features:
+        """What the kernel can do, found by trying. Raises BpfError when the capabilities to try are missing."""
+        return features.probe()
+
+    def load(
+        self,
+        frontends: int = _DEFAULT.frontends,
+        backends: int = _DEFAULT.backends,
+        sockets: int = _DEFAULT.sockets,
+        affinity: int = _DEFAULT.affinity,
+    ) -> None:
+        """Have programs and maps of this version pinned; nothing becomes attached by it.
+
+        Sizes count for maps that are not there yet: existing ones are kept, with what is in them. When another version
+        is attached, its programs are swapped one by one, each in an atomic step. Raises UnsupportedKernel,
+        LayoutMismatch, NoBpffs, LoadFailed, BpfError; what was in force before then still is.
+        """
+        self.load_maps(layout.map_specs(Sizes(frontends, backends, sockets, affinity)))
+
+    def load_maps(self, specs: Iterable[MapSpec]) -> None:
+        """`load` with these maps, for tests that want them full or of another kind."""
+        found = features.probe()
+        if found.missing:
+            raise UnsupportedKernel(found.missing)
+        version, pins = loader.version(), self._pins
+        programs = pins.programs(version)
+        with pins.locked():
+            pins.check_layout()
+            pins.ensure_maps(specs)
+            pins.remove(pins.loading)
+            if not programs.is_dir():
+                pins.loading.mkdir(mode=0o700)
+                loader.load_programs(pins.maps, pins.loading, set_retval="set_retval" in found.found)
+                pins.loading.rename(programs)
+            links.swap(pins.links, programs)
+            for other in pins.versions():
+                if other != version:
+                    pins.remove(pins.programs(other))
+
+    def attach(self) -> None:
+        """Serve new connections. Does nothing more than that when already attached."""
+        self._check_cgroup()
+        with self._pins.locked():
+            version = self._loaded_version("attach")
+            if not self._attached():
+                self._write_accepting(False)
+                links.attach(self._pins.links, self._pins.programs(version), self._cgroup)
+            self._write_accepting(True)
+
+    def set_accepting(self, accepting: bool) -> None:
+        """Off: new connections are left alone; sockets that are translated already go on."""
+        with self._pins.locked():
+            self._loaded_version("set accepting")
+            self._write_accepting(accepting)
+
+    def detach(self) -> None:
+        """Take the programs off the cgroup; when this returns none of them runs any more. Idempotent."""
+        if not self._pins.root.is_dir():
+            return
+        with self._pins.locked():
+            self._detach()
+
+    def unload(self) -> None:
+        """Detach, and remove every pin of ours, of whatever version and layout. Idempotent."""
+        if not self._pins.root.is_dir():
+            return
+        with self._pins.locked():
+            self._detach()
+            self._pins.remove(self._pins.root)
+
+    def state(self) -> DatapathState:
+        """Where the datapath stands, as read from the kernel."""
+        version = self._version()
+        loaded = bool(version) and all(
+            (self._pins.maps / spec.name).exists() for spec in layout.map_specs(Sizes())
+        )
+        attached = loaded and self._attached()
+        return DatapathState(loaded, attached, attached and self._read_accepting(), version if loaded else "")
+
+    def counters(self) -> dict[str, int]:
+        """Counter → sum over all CPUs since the maps were made; errors begin with `error_`. Empty when not loaded."""
+        length = 8 * bpfsys.possible_cpus()
+        try:
+            descriptor = bpfsys.obj_get(self._pins.maps / "counters")
+        except FileNotFoundError:
+            return {}
+        with descriptor as counters:
+            found = {}
+            for index, name in enumerate(layout.counter_names()):
+                raw = bpfsys.lookup(counters.fd, layout.pack_index(index), length) or b""
+                found[name] = layout.sum_counter(raw)
+        return found
+
+    def translated(self, protocol: Protocol | None = None) -> int:
+        """How many reverse entries there are (of a protocol): open sockets' translated destinations.
+
+        TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are not
+        connected need us as long as they are used.
+        """
+        try:
+            descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
+        except FileNotFoundError:
+            return 0
+        with descriptor as reverse:
+            info = bpfsys.map_info(reverse.fd)
+            entries = bpfbatch.read_hash(reverse.fd, info.key_bytes, info.value_bytes)
+            return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
+
+    def maps(self) -> PinnedMaps:
+        """Frontends and backends for the reconciler. Raises NotLoaded. After an unload and a load, ask again."""
+        try:
+            return PinnedMaps(self._pins.maps)
+        except FileNotFoundError:
+            raise NotLoaded("open the maps", self._pins.root) from None
+
+    def _detach(self) -> None:
+        if (self._pins.maps / "settings").exists():
+            self._write_accepting(False)
+        links.detach(self._pins.links)
+        self._pins.remove(self._pins.links)
+
+    def _attached(self) -> bool:
+        try:
+            cgroup_id = self._cgroup.stat().st_ino
+        except FileNotFoundError:
+            return False
+        attached = links.read_links(self._pins.links)
+        return all(hook.name in attached and attached[hook.name].cgroup_id == cgroup_id for hook in HOOKS)
+
+    def _version(self) -> str:
+        """The version whose programs run, or would; of several (a swap was interrupted) one that is still in use."""
+        running = {link.program_id for link in links.read_links(self._pins.links).values()}
+        versions = sorted(self._pins.versions(), key=lambda version: version == loader.version())
+        for version in versions:
+            if running & set(links.read_programs(self._pins.programs(version)).values()):
+                return version
+        return versions[-1] if versions else ""
+
+    def _loaded_version(self, asked: str) -> str:
+        version = self._version()
+        if not version or not (self._pins.maps / "settings").exists():
+            raise NotLoaded(asked, self._pins.root)
+        return version
+
+    def _read_accepting(self) -> bool:
+        with bpfsys.obj_get(self._pins.maps / "settings") as settings:
+            raw = bpfsys.lookup(settings.fd, layout.pack_index(0), bpfsys.map_info(settings.fd).value_bytes)
+        return raw is not None and layout.unpack_settings(raw)
+
+    def _write_accepting(self, accepting: bool) -> None:
+        with bpfsys.obj_get(self._pins.maps / "settings") as settings:
+            bpfsys.update(settings.fd, layout.pack_index(0), layout.pack_settings(accepting))
+
+    def _check_cgroup(self) -> None:
+        if (
+            not self._cgroup.is_dir()
+            or filesystem(Path("/proc/self/mountinfo").read_text(), self._cgroup) != "cgroup2"
+        ):
+            raise NotCgroup2(self._cgroup)

@@ -1,0 +1,90 @@
+"""What this kernel can do, found by trying and not by its version: distributions backport.
+
+Trying leaves nothing behind: the programs are two instructions long and closed at once, the link is asked for with a
+cgroup that does not exist.
+"""
+
+import errno
+import struct
+from dataclasses import dataclass
+
+from handover_agent.bpfsys import BpfError, MapType, ProgramType, link_create, map_create, program_load
+from handover_agent.hooks import HOOKS
+
+_CONNECT4 = 10
+_NO_DESCRIPTOR = (1 << 31) - 1
+_NETNS_COOKIE, _SET_RETVAL = 122, 187  # enum bpf_func_id
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Names of features: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `set_retval`."""
+
+    found: list[str]
+    missing: list[str]  # required, and not there: the datapath cannot work
+    lacking: list[str]  # not required: what that means is in the documentation of `probe`
+
+
+def instruction(opcode: int, dst: int = 0, src: int = 0, imm: int = 0) -> bytes:
+    """One BPF instruction."""
+    return struct.pack("=BBhi", opcode, dst | src << 4, 0, imm)
+
+
+_PROCEED = instruction(0xB7, dst=0, imm=1) + instruction(0x95)  # r0 = 1; exit
+
+
+def _calling(helper: int) -> bytes:
+    # r1 is the context and a fine argument for either helper
+    prepare = instruction(0xB7, dst=1, imm=-errno.ECONNREFUSED) if helper == _SET_RETVAL else b""
+    return prepare + instruction(0x85, imm=helper) + _PROCEED
+
+
+def probe() -> Features:
+    """Find the features by trying. Raises BpfError when the agent lacks the capabilities to try.
+
+    Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack instead of
+    being refused at once.
+    """
+    tried = {hook.name: _loads(hook.program_type, hook.attach_type, _PROCEED) for hook in HOOKS}
+    tried["cgroup_link"] = _links()
+    tried["lru_hash"] = _maps()
+    tried["netns_cookie"] = _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_NETNS_COOKIE))
+    optional = {"set_retval": _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_SET_RETVAL))}
+    return Features(
+        found=[name for name, works in (tried | optional).items() if works],
+        missing=[name for name, works in tried.items() if not works],
+        lacking=[name for name, works in optional.items() if not works],
+    )
+
+
+def _loads(kind: ProgramType, attach_type: int, code: bytes) -> bool:
+    try:
+        program_load(kind, attach_type, code, "probe", log=False).close()
+    except BpfError as error:
+        _raise_if_forbidden(error)
+        return False
+    return True
+
+
+def _links() -> bool:
+    with program_load(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _PROCEED, "probe", log=False) as program:
+        try:
+            link_create(program.fd, _NO_DESCRIPTOR, _CONNECT4, "no cgroup").close()
+        except BpfError as error:
+            _raise_if_forbidden(error)
+            return error.errno == errno.EBADF  # it got as far as looking for the cgroup
+    return False
+
+
+def _maps() -> bool:
+    try:
+        map_create(MapType.LRU_HASH, 8, 8, 16, "probe").close()
+    except BpfError as error:
+        _raise_if_forbidden(error)
+        return False
+    return True
+
+
+def _raise_if_forbidden(error: BpfError) -> None:
+    if error.errno == errno.EPERM:
+        raise error

@@ -1,0 +1,34 @@
+"""The socket path's hooks: which program of bpf/socket.c goes where. Pure.
+
+The order matters: attached from first to last and detached from last to first, nothing is ever translated on its way
+out whose answer would not be translated back.
+"""
+
+from dataclasses import dataclass
+
+from handover_agent.bpfsys import ProgramType
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A program's name in C, its type and its attach type (enum bpf_attach_type), and the first kernel with it."""
+
+    name: str
+    program_type: ProgramType
+    attach_type: int
+    since: str
+
+
+_ADDRESS = ProgramType.CGROUP_SOCK_ADDR
+
+HOOKS = (
+    Hook("sock_release", ProgramType.CGROUP_SOCK, 34, "5.9"),
+    Hook("recvmsg4", _ADDRESS, 19, "5.2"),
+    Hook("recvmsg6", _ADDRESS, 20, "5.2"),
+    Hook("getpeername4", _ADDRESS, 29, "5.8"),
+    Hook("getpeername6", _ADDRESS, 30, "5.8"),
+    Hook("sendmsg4", _ADDRESS, 14, "4.18"),
+    Hook("sendmsg6", _ADDRESS, 15, "4.18"),
+    Hook("connect4", _ADDRESS, 10, "4.17"),
+    Hook("connect6", _ADDRESS, 11, "4.17"),
+)

@@ -1,0 +1,129 @@
+"""What the pinned maps look like: the Python side of bpf/{consts,structs,counter_names}.h. Pure.
+
+`LAYOUT` names this shape. It is part of the pins' path, so that programs of one layout never read maps of another; a
+change of any size or meaning here or there needs another number.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+from importlib import resources
+
+from handover_agent.bpfsys import MapType
+from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, Scope
+
+LAYOUT = 1
+COUNTERS_ROOM = 64  # consts.h
+
+_NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a replaced value's memory is not at once another key's
+_ENDPOINT = struct.Struct("=16s2s2x")
+_PORT = struct.Struct(">H")
+_KEY = struct.Struct("=16s2sBB")
+_FRONTEND = struct.Struct("=IIIII")
+_INDEX = struct.Struct("=I")
+_SETTINGS = struct.Struct("=I4x")
+_REVERSE_PROTOCOL = struct.Struct("=40xI")
+_COUNTER = re.compile(r'^COUNTER\((\w+),\s*"([^"]*)"\)$', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """A map to create. Its place in the tuple of `map_specs` is its number in consts.h."""
+
+    name: str
+    type: MapType
+    key_bytes: int
+    value_bytes: int
+    max_entries: int
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many entries the maps hold; counts of frontends, of slots for backends, of sockets, of affinity entries."""
+
+    frontends: int = 65_536
+    backends: int = 262_144
+    sockets: int = 65_536
+    affinity: int = 65_536
+
+
+def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
+    """Every map of ours, in the order of enum map_number."""
+    lru = MapType.LRU_HASH
+    return (
+        MapSpec("settings", MapType.ARRAY, 4, _SETTINGS.size, 1),
+        MapSpec("frontends", MapType.HASH, _KEY.size, _FRONTEND.size, sizes.frontends, _NO_PREALLOC),
+        MapSpec("backends", MapType.ARRAY, 4, _ENDPOINT.size, sizes.backends),
+        MapSpec("reverse", lru, 32, 44, sizes.sockets),
+        MapSpec("forward", lru, 32, 24, sizes.sockets),
+        MapSpec("sockets", lru, 8, _ENDPOINT.size, sizes.sockets),
+        MapSpec("affinity", lru, 16, 32, sizes.affinity),
+        MapSpec("counters", MapType.PERCPU_ARRAY, 4, 8, COUNTERS_ROOM),
+    )
+
+
+def pack_key(key: FrontendKey) -> bytes:
+    """struct frontend_key."""
+    return _KEY.pack(key.address, _PORT.pack(key.port), key.protocol, key.scope)
+
+
+def unpack_key(raw: bytes) -> FrontendKey:
+    """The inverse of `pack_key`."""
+    address, port, protocol, scope = _KEY.unpack(raw)
+    return FrontendKey(address, _PORT.unpack(port)[0], Protocol(protocol), Scope(scope))
+
+
+def pack_frontend(value: FrontendValue) -> bytes:
+    """struct frontend."""
+    return _FRONTEND.pack(
+        value.offset, value.count, value.service_id, value.affinity_timeout_s, int(value.flags)
+    )
+
+
+def unpack_frontend(raw: bytes) -> FrontendValue:
+    """The inverse of `pack_frontend`."""
+    offset, count, service_id, timeout, flags = _FRONTEND.unpack(raw)
+    return FrontendValue(offset, count, service_id, FrontendFlags(flags), timeout)
+
+
+def pack_backend(backend: Backend) -> bytes:
+    """struct endpoint."""
+    return _ENDPOINT.pack(backend.address, _PORT.pack(backend.port))
+
+
+def unpack_backend(raw: bytes) -> Backend:
+    """The inverse of `pack_backend`."""
+    address, port = _ENDPOINT.unpack(raw)
+    return Backend(address, _PORT.unpack(port)[0])
+
+
+def pack_index(index: int) -> bytes:
+    """The key of an array map."""
+    return _INDEX.pack(index)
+
+
+def pack_settings(accepting: bool) -> bytes:
+    """struct settings."""
+    return _SETTINGS.pack(accepting)
+
+
+def unpack_settings(raw: bytes) -> bool:
+    """Whether new connections are accepted."""
+    return bool(_SETTINGS.unpack(raw)[0])
+
+
+def sum_counter(raw: bytes) -> int:
+    """The sum of a per-CPU value over all CPUs."""
+    return sum(value for (value,) in struct.iter_unpack("=Q", raw))
+
+
+def reverse_protocol(raw: bytes) -> int:
+    """The protocol number in a struct reverse."""
+    return int(_REVERSE_PROTOCOL.unpack(raw)[0])
+
+
+def counter_names() -> dict[str, str]:
+    """Name → what it means, in the order of enum counter: read from the header that C includes."""
+    text = resources.files("handover_agent").joinpath("bpf/counter_names.h").read_text()
+    return {name: meaning for name, meaning in _COUNTER.findall(text)}
