@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from e2e.lab.errors import LabError
@@ -161,7 +162,7 @@ class Subtree:
         """Remove the (empty) directories; whoever shares a parent keeps it."""
         for directory in self.directories:
             for group in _groups(directory):
-                until(lambda g=group: _rmdir(g), what=f"the cgroup {group} can be removed", timeout_s=10)
+                until(partial(_rmdir, group), what=f"the cgroup {group} can be removed", timeout_s=10)
             with contextlib.suppress(OSError):
                 for parent in list(directory.parents)[: len(Path(self.name).parts)]:
                     parent.rmdir()

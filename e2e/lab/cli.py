@@ -11,7 +11,6 @@ from types import FrameType
 from typing import NoReturn
 
 from e2e.lab import host, images, packages, remains
-from e2e.lab.binaries import ensure as ensure_binaries
 from e2e.lab.cluster import Lab
 from e2e.lab.control import COMPONENTS
 from e2e.lab.errors import LabError, Terminated
@@ -50,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
         choices=BACKENDS,
         default="nft",
         help="iptables back end of the nodes (default: %(default)s)",
+    )
+    up.add_argument(
+        "--project-images",
+        action="store_true",
+        help="build the operator's and the agent's images and have them on every node from the start",
     )
     command("down", _down, "remove the lab completely")
     command(
@@ -106,7 +110,9 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 def _up(options: argparse.Namespace) -> int:
     lab = Lab(options.name, nodes=options.nodes, mode=options.mode, backend=options.backend)
-    lab.up()
+    host.check()
+    wanted = _project_images(lab.progress) if options.project_images else []
+    lab.up(preload_images=wanted)
     return 0
 
 
@@ -185,12 +191,14 @@ def _env(options: argparse.Namespace) -> int:
 
 def _images(options: argparse.Namespace) -> int:
     host.check_root()
-    progress = Progress()
-    packages.ensure(packages.BUILDING_IMAGES, progress)
-    ensure_binaries(progress)
-    for image in images.of_project(progress):
+    for image in _project_images(Progress()):
         print(image.reference, image.archive)
     return 0
+
+
+def _project_images(progress: Progress) -> list[images.Image]:
+    packages.ensure(packages.BUILDING_IMAGES, progress)
+    return images.of_project(progress)
 
 
 def _install(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from e2e.lab import binaries, fabric, host, images, packages, pki, remains
+from e2e.lab import binaries, fabric, host, images, packages, pki, preload, remains
 from e2e.lab.addressing import DNS4, PODS4, PODS6, Addressing, addressing
 from e2e.lab.cgroup import Subtree, hierarchies
 from e2e.lab.command import run
@@ -22,6 +22,8 @@ from e2e.lab.paths import CHECKOUT, Scratch
 from e2e.lab.progress import Progress
 from e2e.lab.settings import Settings
 from e2e.lab.wait import until
+
+NAMESPACE = "handover-system"
 
 
 class Lab:
@@ -147,10 +149,29 @@ class Lab:
         """`kubectl apply` of a text."""
         self.kubectl("apply", "-f", "-", stdin=manifest)
 
-    def load(self, archives: Sequence[Path | images.Image]) -> None:
-        """Import image archives on every node."""
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda node: node.load(archives), self.nodes))
+    def load(self, archives: Sequence[Path | images.Image]) -> int:
+        """Import image archives on every node; an image of ours that is there already is not imported again.
+
+        Returns how many were imported.
+        """
+        there = set(self._loaded())
+        new = [a for a in archives if not (isinstance(a, images.Image) and a.archive.name in there)]
+        for archive in new:
+            path = archive.archive if isinstance(archive, images.Image) else archive
+            self.progress.say(f"loading {path.name} on {len(self.plan.nodes)} nodes")
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda node, path=path: node.load(path), self.nodes))
+            if isinstance(archive, images.Image):
+                self._remember_loaded([archive])
+        return len(new)
+
+    def _loaded(self) -> list[str]:
+        file = self.scratch.root / "loaded"
+        return file.read_text().split() if file.exists() else []
+
+    def _remember_loaded(self, new: Sequence[images.Image]) -> None:
+        names = [*self._loaded(), *(i.archive.name for i in new)]
+        (self.scratch.root / "loaded").write_text("\n".join(names) + "\n")
 
     def stop_apiserver(self) -> None:
         """Kill the API server; nodes, pods and etcd go on."""
@@ -193,18 +214,25 @@ class Lab:
 
     def install(self, overlay: Path = CHECKOUT / "manifests/overlays/lab") -> None:
         """Build and load the project's images, apply the overlay and wait until it is rolled out."""
-        self.load(images.of_project(self.progress))
+        imported = self.load(images.of_project(self.progress))
+        workloads = ("deployments,daemonsets", "-n", NAMESPACE)
+        before = self.get(*workloads)["items"]
         self.progress.say(f"kubectl apply -k {overlay}")
         self.kubectl("apply", "--server-side", "-k", str(overlay))
-        for kind in ("deployment", "daemonset"):
-            for item in self.get(kind, "-n", "handover-system")["items"]:
-                self.rollout(f"{kind}/{item['metadata']['name']}", "handover-system")
+        if before and imported:
+            # The images' names stay the same: what runs would go on with the old ones.
+            self.kubectl("rollout", "restart", *workloads)
+        for item in self.get(*workloads)["items"]:
+            self.rollout(f"{item['kind'].lower()}/{item['metadata']['name']}", NAMESPACE)
         self.progress.say("Handover is installed")
 
     # -- up and down -----------------------------------------------------------------------------------------------
 
-    def up(self) -> bool:
-        """Bring the lab up; False when it was up already. An error or Ctrl-C on the way leaves nothing behind."""
+    def up(self, *, preload_images: Sequence[images.Image] = ()) -> bool:
+        """Bring the lab up; False when it was up already. An error or Ctrl-C on the way leaves nothing behind.
+
+        `preload_images` are on every node from the start, which is much faster than `load` afterwards.
+        """
         host.check()
         with self._locked():
             saved = Settings.load(self.scratch.state)
@@ -222,9 +250,12 @@ class Lab:
                     f"lab {self.name} is half there ({'; '.join(problems) or 'never completed'}): again from the start"
                 )
                 self._down()
-            self._prepare()
+            wanted = [*self._prepare(), *preload_images]
+            preloaded = preload.ensure(wanted, self.progress)
             try:
-                self._up()
+                self._up(preloaded)
+                self._remember_loaded(wanted)
+                self.settings.save(self.scratch.state)
             except BaseException:
                 self.progress.say("not finished: cleaning up")
                 self._keep_logs()
@@ -252,14 +283,14 @@ class Lab:
             found.append(f"not Ready: {', '.join(sorted(late))}")
         return found
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> list[images.Image]:
         """Packages, binaries and images: what is kept from lab to lab."""
         packages.ensure(packages.RUNNING, self.progress)
         host.check_features()
         binaries.ensure(self.progress)
-        images.for_cluster(self.progress)
+        return images.for_cluster(self.progress)
 
-    def _up(self) -> None:
+    def _up(self, preloaded: Path) -> None:
         self.progress.say(
             f"lab {self.name}: {self.settings.nodes} nodes, kube-proxy in {self.settings.mode} mode"
         )
@@ -268,18 +299,15 @@ class Lab:
         fabric.create(self.plan)
         self._subtree().part("client").create()
         self.control.create()
-        archives = images.for_cluster(self.progress)
         self.progress.say("control plane started; starting nodes")
         nodes = self.nodes
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            list(pool.map(lambda node: node.create(), nodes))
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda node: node.load(archives), nodes))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda node: node.create(preloaded), nodes))
         self.wait_apiserver()
         self.progress.say("API server ready; starting kubelets")
         for node in nodes:
             node.start_kubelet()
-        self._apply_system()
+        self._create_system("kube-proxy.yaml")
         wanted = {n.name for n in nodes}
         until(
             lambda: self.ready_nodes() >= wanted,
@@ -290,11 +318,12 @@ class Lab:
         )
         self.progress.say(f"{len(wanted)} nodes Ready")
         self.rollout("daemonset/kube-proxy", "kube-system")
+        # Not before: its pods are spread over all nodes, and need a Service at once to reach the API server.
+        self._create_system("coredns.yaml")
         self.rollout("deployment/coredns", "kube-system")
-        self.settings.save(self.scratch.state)
         self.progress.say(f"lab {self.name} is up")
 
-    def _apply_system(self) -> None:
+    def _create_system(self, manifest: str) -> None:
         values = {
             "API": self.plan.api_url,
             "PODS4": PODS4,
@@ -305,9 +334,7 @@ class Lab:
             "COREDNS": images.COREDNS,
         }
         # Created, not applied, and by this name: managedFields are then as after `kubeadm init`.
-        proxy = render("kube-proxy.yaml", values)
-        self.kubectl("create", "--field-manager=kubeadm", "-f", "-", stdin=proxy)
-        self.kubectl("create", "--field-manager=kubeadm", "-f", "-", stdin=render("coredns.yaml", values))
+        self.kubectl("create", "--field-manager=kubeadm", "-f", "-", stdin=render(manifest, values))
 
     def _down(self) -> None:
         subtree = self._subtree()

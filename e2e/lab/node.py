@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2e.lab import packages
+from e2e.lab import packages, preload
 from e2e.lab.addressing import DNS4, NodeAddress
 from e2e.lab.cgroup import Subtree
 from e2e.lab.command import run
 from e2e.lab.errors import LabError
 from e2e.lab.fabric import inside
-from e2e.lab.images import PAUSE, Image
+from e2e.lab.images import PAUSE
 from e2e.lab.manifests import render
 from e2e.lab.paths import PACKAGE, Scratch
 from e2e.lab.processes import Daemon, start
@@ -130,11 +130,12 @@ class Node:
         """Start a command on the node; the caller ends it (killing the Popen ends the command)."""
         return subprocess.Popen(self.argv(command), **options)
 
-    def create(self) -> None:
-        """Bring the node up to a containerd that answers."""
+    def create(self, preloaded: Path) -> None:
+        """Bring the node up to a containerd that answers and has the images of the directory `preloaded`."""
         self.subtree.create()
         for directory in ("log", *DISKS):
             (self.directory / directory).mkdir(parents=True, exist_ok=True)
+        preload.copy(preloaded, self.directory / "containerd")
         config = self.directory / "init.json"
         config.write_text(json.dumps(self._configuration(), indent=1))
         unshare = [
@@ -201,11 +202,9 @@ class Node:
         if daemon := Daemon.load(self.directory / "kubelet.json"):
             daemon.stop(force=True)
 
-    def load(self, images: Sequence[Image | Path]) -> None:
-        """Import image archives."""
-        for image in images:
-            path = image.archive if isinstance(image, Image) else image
-            self.exec(["ctr", "-n", "k8s.io", "images", "import", str(path)], timeout_s=600)
+    def load(self, archive: Path) -> None:
+        """Import an image archive."""
+        self.exec(["ctr", "-n", "k8s.io", "images", "import", str(archive)], timeout_s=600)
 
     def _steer_iptables(self, tools: Path) -> None:
         """Programs by which the kubelet reaches the wanted iptables back end; kube-proxy's image follows the kubelet."""
