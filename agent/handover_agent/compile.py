@@ -104,7 +104,7 @@ def _others(service: Service, port: Port, node: NodeInfo, ipv4: bool) -> Iterato
 def _endpoints(
     service: Service, port: Port, protocol: Protocol, slices: Collection[Slice], ipv4: bool
 ) -> list[tuple[Endpoint, int]]:
-    """The usable endpoints of a Service port, each address and port once, joined by port name and protocol."""
+    """The usable endpoints of a Service port, joined by port name and protocol, each one once."""
     found: dict[tuple[bytes, int], Endpoint] = {}
     several = len(slices) > 1
     for slice_ in slices:
@@ -130,7 +130,7 @@ def _better(one: Endpoint, two: Endpoint) -> Endpoint:
 
 
 def _cluster_set(endpoints: list[tuple[Endpoint, int]], node: NodeInfo) -> list[tuple[Endpoint, int]]:
-    """The endpoints for the Cluster policy: ready ones that hints allow here, else serving terminating ones."""
+    """The endpoints for the Cluster policy: ready ones that hints allow, else serving terminating ones."""
     ready = [item for item in endpoints if item[0].ready]
     if not ready:
         return endpoints
@@ -146,7 +146,7 @@ def _cluster_set(endpoints: list[tuple[Endpoint, int]], node: NodeInfo) -> list[
 
 
 def _local_set(endpoints: list[tuple[Endpoint, int]], node: NodeInfo) -> list[tuple[Endpoint, int]]:
-    """This node's endpoints: ready ones, else serving terminating ones; decided apart from the Cluster set."""
+    """This node's endpoints: ready ones, else serving terminating ones; apart from the Cluster set."""
     local = [item for item in endpoints if item[0].node == node.name]
     return [item for item in local if item[0].ready] or local
 

@@ -32,8 +32,8 @@ class Holdings:
             {(v.offset, v.count) for v in found.values() if v.count}, self.regions.capacity
         )
         content = self._contents(spans)
-        # An empty table has no reader worth protecting: what read a frontend before it was deleted had ended when
-        # this process started. With frontends in force, somebody may just have flipped one.
+        # An empty table has no reader worth protecting: what read a frontend before it was deleted had ended
+        # when this process started. With frontends in force, somebody may just have flipped one.
         self.regions.rebuild(spans, rest=bool(found))
         merged = set(unsound.values())
         self._shared = {}

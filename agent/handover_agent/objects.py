@@ -288,7 +288,7 @@ def _addresses(texts: list[str] | tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 def _source_range(text: str) -> SourceRange:
-    """A range that does not parse restricts: letting everybody in because of a typing error would be worse."""
+    """A range that does not parse restricts: letting everybody in for a typing error would be worse."""
     cidr = text.strip()
     try:
         network = ip_network(cidr, strict=False)

@@ -141,10 +141,10 @@ class Reconciler:
         has = held.region.backends if held.region and held.region.backends else ()
         if has != entry.backends:
             return f"has backends [{_join(has)}] instead of [{_join(entry.backends)}]"
-        value = held.value
+        value, number = held.value, self._identities.number(entry.service)
         return (
             f"has flags {value.flags!r}, affinity {value.affinity_timeout_s} s, number {value.service_id} "
-            f"instead of {entry.flags!r}, {entry.affinity_timeout_s} s, {self._identities.number(entry.service)}"
+            f"instead of {entry.flags!r}, {entry.affinity_timeout_s} s, {number}"
         )
 
     def _ensure_read(self) -> None:

@@ -54,7 +54,7 @@ class Servers:
         return self._current is not None and self._current in self._own
 
     def candidates(self) -> list[Candidate]:
-        """What to try, best first: the one in use, others, those that failed lately, and last the bootstrap."""
+        """What to try, best first: the one in use, others, those that failed lately, the bootstrap."""
         now = self._clock()
 
         def rank(address: Address) -> tuple[bool, bool, float]:
@@ -78,7 +78,7 @@ class Servers:
             self._current = None
 
     def learn(self, addresses: Iterable[Address]) -> bool:
-        """Take over what `default/kubernetes` says; an empty answer teaches nothing. True when it was news."""
+        """Take over what `default/kubernetes` says; an empty answer teaches nothing. True if it was news."""
         fresh = tuple(sorted(set(addresses)))
         if not fresh or fresh == self._own:
             return False

@@ -16,7 +16,7 @@ _PATIENCE = 24  # failed writes, after which the rest waits for another sync
 
 
 class Batch:
-    """The writes of one sync. What was written is taken over into the holdings, what was not is in `failed`."""
+    """The writes of one sync. What was written is taken over into the holdings, the rest is in `failed`."""
 
     def __init__(self, maps: Maps, held: Holdings) -> None:
         self._maps, self._held = maps, held

@@ -1,0 +1,455 @@
+"""What a Service and its EndpointSlices become on a node, rule by rule of the behaviour contract."""
+
+from typing import Any
+
+import pytest
+from handover_agent.compile import NodeInfo, compile_service
+from handover_agent.objects import Service, Slice
+from handover_agent.table import Entry, FrontendFlags, ip_bytes
+from tests.fakes.objects import endpoint_json, service, slice_
+
+pytestmark = pytest.mark.unit
+
+NODE = NodeInfo(
+    name="a",
+    zone="z1",
+    local_addresses=frozenset(
+        map(ip_bytes, ["127.0.0.1", "192.168.0.1", "10.244.1.1", "fd00::1", "fe80::1", "::1"])
+    ),
+    primary_addresses=(ip_bytes("192.168.0.1"), ip_bytes("fd00::1")),
+)
+
+
+def compiled(thing: Service, *slices: Slice, node: NodeInfo = NODE) -> dict[str, Entry]:
+    rows, _ = compile_service(thing, slices, node)
+    result = {str(key): entry for key, entry in rows}
+    assert len(result) == len(rows), "a frontend was compiled twice"
+    return result
+
+
+def landing(thing: Service, *slices: Slice, node: NodeInfo = NODE) -> dict[str, list[str]]:
+    return {k: [str(b) for b in e.backends] for k, e in compiled(thing, *slices, node=node).items()}
+
+
+def web(*endpoints: dict[str, Any], **kwargs: Any) -> Slice:
+    return slice_(endpoints=list(endpoints), **kwargs)
+
+
+class TestSelectionOfServices:
+    @pytest.mark.parametrize(
+        "skipped",
+        [
+            service(labels={"service.kubernetes.io/service-proxy-name": "other"}),
+            service(labels={"service.kubernetes.io/service-proxy-name": ""}),
+            service(labels={"service.kubernetes.io/headless": ""}),
+            service(ip="None"),
+            service(ip=[]),
+            service(type="ExternalName", ip=[], externalName="example.org"),
+            service(type="ExternalName", ip="10.96.0.10"),
+        ],
+        ids=[
+            "proxy-name",
+            "empty proxy-name",
+            "headless label",
+            "None",
+            "no clusterIP",
+            "ExternalName",
+            "stale IP",
+        ],
+    )
+    def test_a_service_that_is_not_a_node_proxys_has_no_frontend(self, skipped: Service) -> None:
+        assert compiled(skipped, web(endpoint_json("10.244.1.2"))) == {}
+
+    def test_an_ordinary_service_is_reached_at_its_cluster_ip(self) -> None:
+        assert landing(service(), web(endpoint_json("10.244.1.2"), endpoint_json("10.244.2.2"))) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080", "10.244.2.2:8080"]
+        }
+
+    def test_the_identity_names_service_port_and_protocol(self) -> None:
+        (entry,) = compiled(service(), web(endpoint_json("10.244.1.2"))).values()
+        assert entry.service == "default/web:http/TCP"
+
+
+class TestEndpointSlices:
+    def test_ports_are_joined_by_name(self) -> None:
+        two = service(
+            ports=[{"name": "http", "port": 80}, {"name": "admin", "port": 9000}, {"name": "none", "port": 1}]
+        )
+        ports = [{"name": "admin", "port": 9090}, {"name": "http", "port": 8080}]
+        assert landing(two, web(endpoint_json("10.244.1.2"), ports=ports)) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080"],
+            "TCP/10.96.0.10:9000": ["10.244.1.2:9090"],
+            "TCP/10.96.0.10:1": [],
+        }
+
+    def test_a_port_without_a_name_joins_the_service_port_without_one(self) -> None:
+        thing = service(ports=[{"port": 80, "protocol": "TCP"}])
+        found = landing(
+            thing, web(endpoint_json("10.244.1.2"), ports=[{"name": "", "port": 8080, "protocol": "TCP"}])
+        )
+        assert found == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+
+    @pytest.mark.parametrize(
+        "port", [{"name": "http"}, {"name": "http", "port": 0}, {"name": "http", "port": None}]
+    )
+    def test_an_endpoint_port_without_a_number_is_ignored(self, port: dict[str, Any]) -> None:
+        assert landing(service(), web(endpoint_json("10.244.1.2"), ports=[port])) == {"TCP/10.96.0.10:80": []}
+
+    def test_an_endpoint_port_whose_name_is_null_is_ignored(self) -> None:
+        thing = service(ports=[{"port": 80}])
+        assert landing(thing, web(endpoint_json("10.244.1.2"), ports=[{"name": None, "port": 8080}])) == {
+            "TCP/10.96.0.10:80": []
+        }
+
+    def test_one_port_number_with_two_protocols_stays_apart(self) -> None:
+        dns = service(ports=[{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "tcp", "port": 53}])
+        ports = [
+            {"name": "dns", "protocol": "UDP", "port": 5353},
+            {"name": "tcp", "protocol": "TCP", "port": 5354},
+        ]
+        assert landing(dns, web(endpoint_json("10.244.1.2"), ports=ports)) == {
+            "UDP/10.96.0.10:53": ["10.244.1.2:5353"],
+            "TCP/10.96.0.10:53": ["10.244.1.2:5354"],
+        }
+
+    def test_the_protocol_must_agree_as_well_as_the_name(self) -> None:
+        ports = [{"name": "http", "protocol": "UDP", "port": 8080}]
+        assert landing(service(), web(endpoint_json("10.244.1.2"), ports=ports)) == {"TCP/10.96.0.10:80": []}
+
+    def test_an_endpoint_without_addresses_is_ignored(self) -> None:
+        assert landing(service(), web(endpoint_json([]))) == {"TCP/10.96.0.10:80": []}
+
+    def test_only_an_endpoints_first_address_counts(self) -> None:
+        assert landing(service(), web(endpoint_json(["10.244.1.2", "10.244.1.3"]))) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080"]
+        }
+
+    def test_an_endpoint_in_two_slices_counts_once(self) -> None:
+        one, two = web(endpoint_json("10.244.1.2")), web(endpoint_json("10.244.1.2"), name="default/web-2")
+        assert landing(service(), one, two) == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+
+    @pytest.mark.parametrize("local_first", [True, False])
+    def test_of_two_sightings_of_an_endpoint_the_one_with_the_node_counts(self, local_first: bool) -> None:
+        slices = [
+            web(endpoint_json("10.244.1.2", "a")),
+            web(endpoint_json("10.244.1.2"), name="default/web-2"),
+        ]
+        thing = service(internalTrafficPolicy="Local")
+        found = landing(thing, *(slices if local_first else reversed(slices)))
+        assert found == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+
+    def test_slices_may_give_one_port_name_different_numbers(self) -> None:
+        two = web(endpoint_json("10.244.1.3"), name="default/web-2", ports=[{"name": "http", "port": 9090}])
+        assert landing(service(), web(endpoint_json("10.244.1.2")), two) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080", "10.244.1.3:9090"]
+        }
+
+    def test_host_names_are_no_endpoints(self) -> None:
+        assert landing(service(), web(endpoint_json("example.org"), family="FQDN")) == {
+            "TCP/10.96.0.10:80": []
+        }
+
+    def test_an_address_of_another_family_than_the_slices_is_ignored(self) -> None:
+        assert landing(service(), web(endpoint_json("fd00::2"), endpoint_json("10.244.1.2"))) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080"]
+        }
+
+
+class TestChoosingEndpoints:
+    def test_conditions_that_are_not_given_mean_ready(self) -> None:
+        assert landing(service(), web(endpoint_json("10.244.1.2", ready=None))) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080"]
+        }
+
+    def test_ready_endpoints_are_used_and_others_not(self) -> None:
+        found = landing(
+            service(),
+            web(
+                endpoint_json("10.244.1.2"),
+                endpoint_json("10.244.1.3", ready=False, serving=False),
+                endpoint_json("10.244.1.4", ready=False, serving=True, terminating=True),
+            ),
+        )
+        assert found == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+
+    def test_without_a_ready_endpoint_those_that_serve_while_terminating_are_used(self) -> None:
+        found = landing(
+            service(),
+            web(
+                endpoint_json("10.244.1.2", ready=False, serving=False, terminating=True),
+                endpoint_json("10.244.1.3", ready=False, serving=True, terminating=False),
+                endpoint_json("10.244.1.4", ready=False, serving=True, terminating=True),
+            ),
+        )
+        assert found == {"TCP/10.96.0.10:80": ["10.244.1.4:8080"]}
+
+    def test_the_fallback_is_decided_for_the_local_set_by_itself(self) -> None:
+        slices = web(
+            endpoint_json("10.244.1.2", "a", ready=False, serving=True, terminating=True),
+            endpoint_json("10.244.2.2", "b"),
+        )
+        local = service(internalTrafficPolicy="Local")
+        assert landing(local, slices) == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+        assert landing(service(), slices) == {"TCP/10.96.0.10:80": ["10.244.2.2:8080"]}
+
+    def test_no_endpoint_anywhere_refuses(self) -> None:
+        for slices in ([], [web()], [web(endpoint_json("10.244.1.2", ready=False))]):
+            (entry,) = compiled(service(), *slices).values()
+            assert (entry.backends, entry.flags) == ((), FrontendFlags.REFUSE)
+
+    def test_a_local_policy_without_a_local_endpoint_drops(self) -> None:
+        local = service(internalTrafficPolicy="Local")
+        (entry,) = compiled(local, web(endpoint_json("10.244.2.2", "b"))).values()
+        assert (entry.backends, entry.flags) == ((), FrontendFlags.DROP)
+
+    def test_a_local_policy_without_any_endpoint_refuses(self) -> None:
+        (entry,) = compiled(service(internalTrafficPolicy="Local")).values()
+        assert entry.flags == FrontendFlags.REFUSE
+
+
+class TestTopology:
+    @pytest.mark.parametrize(
+        ("endpoints", "expected"),
+        [
+            pytest.param([("2", None, ["a"]), ("3", None, ["b"])], ["2"], id="node hints"),
+            pytest.param(
+                [("2", None, ["c"]), ("3", None, ["b"])], ["2", "3"], id="node hints for other nodes only"
+            ),
+            pytest.param([("2", None, ["a"]), ("3", None, None)], ["2", "3"], id="a node hint is missing"),
+            pytest.param([("2", ["z1"], None), ("3", ["z2"], None)], ["2"], id="zone hints"),
+            pytest.param(
+                [("2", ["z1", "z2"], None), ("3", ["z2"], None)], ["2"], id="several zones in one hint"
+            ),
+            pytest.param(
+                [("2", ["z3"], None), ("3", ["z2"], None)], ["2", "3"], id="zone hints for other zones"
+            ),
+            pytest.param([("2", ["z1"], None), ("3", None, None)], ["2", "3"], id="a zone hint is missing"),
+            pytest.param(
+                [("2", ["z1"], ["b"]), ("3", ["z1"], ["a"])], ["3"], id="node hints go before zone hints"
+            ),
+            pytest.param(
+                [("2", ["z1"], ["b"]), ("3", ["z2"], ["c"])], ["2"], id="zone hints when no node hint fits"
+            ),
+        ],
+    )
+    def test_hints_choose(
+        self, endpoints: list[tuple[str, list[str] | None, list[str] | None]], expected: list[str]
+    ) -> None:
+        slices = web(*(endpoint_json(f"10.244.1.{n}", "b", zones=z, nodes=h) for n, z, h in endpoints))
+        assert landing(service(), slices) == {"TCP/10.96.0.10:80": [f"10.244.1.{n}:8080" for n in expected]}
+
+    def test_only_ready_endpoints_need_hints(self) -> None:
+        slices = web(
+            endpoint_json("10.244.1.2", zones=["z1"]),
+            endpoint_json("10.244.1.3", zones=["z2"]),
+            endpoint_json("10.244.1.4", ready=False, serving=True, terminating=True),
+        )
+        assert landing(service(), slices) == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+
+    def test_the_fallback_to_terminating_endpoints_takes_no_notice_of_hints(self) -> None:
+        slices = web(
+            endpoint_json("10.244.1.2", ready=False, serving=True, terminating=True, zones=["z1"]),
+            endpoint_json("10.244.1.3", ready=False, serving=True, terminating=True, zones=["z2"]),
+        )
+        assert landing(service(), slices) == {"TCP/10.96.0.10:80": ["10.244.1.2:8080", "10.244.1.3:8080"]}
+
+    def test_a_node_without_a_zone_uses_all(self) -> None:
+        slices = web(endpoint_json("10.244.1.2", zones=["z1"]), endpoint_json("10.244.1.3", zones=["z2"]))
+        found = landing(service(), slices, node=NodeInfo("a"))
+        assert found == {"TCP/10.96.0.10:80": ["10.244.1.2:8080", "10.244.1.3:8080"]}
+
+    def test_the_local_set_takes_no_notice_of_hints(self) -> None:
+        slices = web(
+            endpoint_json("10.244.1.2", "a", zones=["z2"]), endpoint_json("10.244.2.2", "b", zones=["z1"])
+        )
+        local = service(internalTrafficPolicy="Local")
+        assert landing(local, slices) == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
+
+
+class TestClusterIPs:
+    def test_dual_stack_joins_each_family_with_its_own_slices(self) -> None:
+        found = landing(
+            service(ip=["10.96.0.10", "fd00:10:96::10"]),
+            web(endpoint_json("10.244.1.2")),
+            web(endpoint_json("fd00:10:244::2"), name="default/web-6", family="IPv6"),
+        )
+        assert found == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080"],
+            "TCP/[fd00:10:96::10]:80": ["[fd00:10:244::2]:8080"],
+        }
+
+    def test_a_family_without_endpoints_refuses_while_the_other_serves(self) -> None:
+        found = compiled(service(ip=["10.96.0.10", "fd00:10:96::10"]), web(endpoint_json("10.244.1.2")))
+        assert found["TCP/[fd00:10:96::10]:80"].flags == FrontendFlags.REFUSE
+        assert found["TCP/10.96.0.10:80"].flags == FrontendFlags.NONE
+
+    def test_a_cluster_ip_on_a_local_interface_is_left_to_its_listener(self) -> None:
+        node = NodeInfo("a", local_addresses=frozenset({ip_bytes("10.96.0.10"), ip_bytes("192.168.0.1")}))
+        thing = service(
+            ip="10.96.0.10", ports=[{"name": "http", "port": 80, "nodePort": 30080}], type="NodePort"
+        )
+        found = landing(thing, web(endpoint_json("10.244.1.2")), node=node)
+        assert "TCP/10.96.0.10:80" not in found
+        assert found["TCP/192.168.0.1:30080"] == ["10.244.1.2:8080"]
+
+    def test_sctp_has_its_frontends_too(self) -> None:
+        thing = service(ports=[{"name": "s", "protocol": "SCTP", "port": 9}])
+        assert list(compiled(thing)) == ["SCTP/10.96.0.10:9"]
+
+    def test_a_protocol_that_nobody_knows_is_no_frontend(self) -> None:
+        assert compiled(service(ports=[{"name": "x", "protocol": "QUIC", "port": 9}])) == {}
+
+
+def node_port(**kwargs: Any) -> Service:
+    ports = [{"name": "http", "port": 80, "nodePort": 30080}]
+    return service(type="NodePort", ports=ports, **kwargs)
+
+
+class TestNodePorts:
+    def test_they_are_on_the_nodes_own_addresses_and_localhost(self) -> None:
+        assert set(compiled(node_port(), web(endpoint_json("10.244.1.2")))) == {
+            "TCP/10.96.0.10:80",
+            "TCP/192.168.0.1:30080",
+            "TCP/10.244.1.1:30080",
+            "TCP/127.0.0.1:30080",
+        }
+
+    @pytest.mark.parametrize(
+        ("filters", "localhost", "addresses"),
+        [
+            (("192.168.0.0/16",), True, {"192.168.0.1"}),
+            (("192.168.0.0/16", "127.0.0.0/8"), True, {"192.168.0.1", "127.0.0.1"}),
+            (("0.0.0.0/0",), True, {"192.168.0.1", "10.244.1.1", "127.0.0.1"}),
+            (("172.16.0.0/12",), True, set()),
+            (("primary",), True, {"192.168.0.1"}),
+            ((), False, {"192.168.0.1", "10.244.1.1"}),
+        ],
+    )
+    def test_node_port_addresses_filter(
+        self, filters: tuple[str, ...], localhost: bool, addresses: set[str]
+    ) -> None:
+        node = NodeInfo(
+            "a",
+            local_addresses=NODE.local_addresses,
+            primary_addresses=NODE.primary_addresses,
+            node_port_addresses=filters,
+            localhost_node_ports=localhost,
+        )
+        found = set(compiled(node_port(), node=node)) - {"TCP/10.96.0.10:80"}
+        assert found == {f"TCP/{address}:30080" for address in addresses}
+
+    def test_a_filter_that_is_no_cidr_is_refused_at_once(self) -> None:
+        with pytest.raises(ValueError, match="does not appear to be"):
+            NodeInfo("a", node_port_addresses=("eth0",))
+
+    def test_ipv6_ones_are_never_on_loopback_or_link_local_addresses(self) -> None:
+        found = set(compiled(node_port(ip="fd00:10:96::10")))
+        assert found == {"TCP/[fd00:10:96::10]:80", "TCP/[fd00::1]:30080"}
+
+    def test_a_node_port_of_zero_is_none(self) -> None:
+        thing = service(type="LoadBalancer", ports=[{"name": "http", "port": 80, "nodePort": 0}])
+        assert set(compiled(thing)) == {"TCP/10.96.0.10:80"}
+
+    def test_local_processes_use_the_cluster_set_whatever_the_external_policy(self) -> None:
+        thing = node_port(externalTrafficPolicy="Local")
+        found = landing(thing, web(endpoint_json("10.244.2.2", "b")))
+        assert found["TCP/192.168.0.1:30080"] == ["10.244.2.2:8080"]
+
+    def test_they_use_the_cluster_set_though_the_internal_policy_is_local(self) -> None:
+        thing = node_port(internalTrafficPolicy="Local")
+        found = compiled(thing, web(endpoint_json("10.244.2.2", "b")))
+        assert found["TCP/10.96.0.10:80"].flags == FrontendFlags.DROP
+        assert [str(b) for b in found["TCP/192.168.0.1:30080"].backends] == ["10.244.2.2:8080"]
+
+
+def balancer(ingress: list[dict[str, Any]], **kwargs: Any) -> Service:
+    return service(type="LoadBalancer", ingress=ingress, **kwargs)
+
+
+class TestLoadBalancersAndExternalIPs:
+    @pytest.mark.parametrize(
+        ("ingress", "served"),
+        [
+            ([{"ip": "203.0.113.7"}], {"203.0.113.7"}),
+            ([{"ip": "203.0.113.7", "ipMode": "VIP"}], {"203.0.113.7"}),
+            ([{"ip": "203.0.113.7", "ipMode": "Proxy"}], set()),
+            ([{"hostname": "lb.example.org"}], set()),
+            ([{"ip": "203.0.113.7"}, {"ip": "203.0.113.8"}], {"203.0.113.7", "203.0.113.8"}),
+            ([{"ip": "2001:db8::7"}], set()),
+        ],
+        ids=["mode unset", "VIP", "Proxy", "host name", "two", "family without a ClusterIP"],
+    )
+    def test_vips_are_frontends(self, ingress: list[dict[str, Any]], served: set[str]) -> None:
+        found = set(compiled(balancer(ingress))) - {"TCP/10.96.0.10:80"}
+        assert found == {f"TCP/{address}:80" for address in served}
+
+    @pytest.mark.parametrize(
+        ("ranges", "served"),
+        [
+            (["10.0.0.0/8"], False),
+            (["0.0.0.0/0"], True),
+            (["10.0.0.0/8", " 0.0.0.0/0 "], True),
+            ([], True),
+            (["2001:db8::/32"], True),
+            (["nonsense"], False),
+        ],
+        ids=[
+            "restricted",
+            "all",
+            "all among others, with white space",
+            "none",
+            "other family only",
+            "nonsense",
+        ],
+    )
+    def test_source_ranges_that_restrict_leave_the_vip_to_the_packet_path(
+        self, ranges: list[str], served: bool
+    ) -> None:
+        thing = balancer([{"ip": "203.0.113.7"}], loadBalancerSourceRanges=ranges)
+        assert ("TCP/203.0.113.7:80" in compiled(thing)) is served
+
+    def test_source_ranges_do_not_filter_node_ports_and_external_ips(self) -> None:
+        thing = balancer(
+            [{"ip": "203.0.113.7"}],
+            loadBalancerSourceRanges=["10.0.0.0/8"],
+            externalIPs=["198.51.100.1"],
+            ports=[{"name": "http", "port": 80, "nodePort": 30080}],
+        )
+        assert {"TCP/198.51.100.1:80", "TCP/192.168.0.1:30080"} < set(compiled(thing))
+
+    def test_external_ips_are_frontends_of_their_family(self) -> None:
+        thing = service(externalIPs=["198.51.100.1", "2001:db8::1", "010.1.2.3", "nonsense"])
+        assert set(compiled(thing)) == {"TCP/10.96.0.10:80", "TCP/198.51.100.1:80", "TCP/10.1.2.3:80"}
+
+    def test_an_address_that_is_named_twice_is_one_frontend(self) -> None:
+        thing = balancer([{"ip": "203.0.113.7"}], externalIPs=["203.0.113.7", "10.96.0.10"])
+        assert set(compiled(thing)) == {"TCP/10.96.0.10:80", "TCP/203.0.113.7:80"}
+
+
+class TestAffinity:
+    def test_client_ip_affinity_has_its_timeout_on_all_frontends_of_the_port(self) -> None:
+        thing = service(
+            sessionAffinity="ClientIP",
+            sessionAffinityConfig={"clientIP": {"timeoutSeconds": 60}},
+            externalIPs=["198.51.100.1"],
+        )
+        for entry in compiled(thing, web(endpoint_json("10.244.1.2"))).values():
+            assert (entry.flags, entry.affinity_timeout_s) == (FrontendFlags.AFFINITY, 60)
+            assert entry.service == "default/web:http/TCP"
+
+    def test_a_timeout_that_is_not_given_is_three_hours(self) -> None:
+        (entry,) = compiled(service(sessionAffinity="ClientIP"), web(endpoint_json("10.244.1.2"))).values()
+        assert entry.affinity_timeout_s == 10800
+
+    def test_without_affinity_there_is_no_flag(self) -> None:
+        (entry,) = compiled(service(), web(endpoint_json("10.244.1.2"))).values()
+        assert (entry.flags, entry.affinity_timeout_s) == (FrontendFlags.NONE, 0)
+
+
+def test_backends_are_sorted_and_local_and_remote_ones_mixed() -> None:
+    slices = web(
+        endpoint_json("10.244.2.9", "b"), endpoint_json("10.244.1.2", "a"), endpoint_json("10.244.2.1", "b")
+    )
+    (entry,) = compiled(service(), slices).values()
+    assert list(entry.backends) == sorted(entry.backends)
+    assert len(entry.backends) == 3

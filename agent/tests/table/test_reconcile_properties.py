@@ -1,0 +1,151 @@
+"""At every moment of every order of syncs, faults and restarts, a program finds one whole wanted set of
+backends.
+
+A program's run is modelled as two reads: a frontend's value, and, at most one grace period later, all of its
+region. Both are done at every single write that reaches the maps.
+"""
+
+from collections import defaultdict
+from itertools import pairwise
+
+import pytest
+from handover_agent.reconcile import Reconciler
+from handover_agent.table import Backend, Entry, FrontendFlags, FrontendKey, FrontendValue
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.fakes.clock import Clock
+from tests.fakes.maps import FakeMaps, Fault
+from tests.table.wanting import entry, key
+
+pytestmark = pytest.mark.unit
+
+GRACE_S = 2.0
+KEYS = [key(f"10.96.0.{n}") for n in range(6)]
+OPERATIONS = ["write_frontends", "delete_frontends", "write_backends", "read_frontends", "read_backends"]
+
+entries = st.builds(
+    lambda backends, service, affinity: entry(
+        *backends,
+        service=f"a/{service}:p/TCP",
+        flags=FrontendFlags.AFFINITY if affinity else FrontendFlags.NONE,
+    ),
+    st.lists(st.sampled_from([f"10.1.1.{n}:80" for n in range(5)]), unique=True, max_size=4),
+    st.sampled_from("xyz"),
+    st.booleans(),
+)
+keys = st.sampled_from(KEYS)
+times = st.sampled_from([0.0, 0.1, 0.5, 1.9, 2.0, 5.0, 40.0])
+
+
+class Readers(RuleBasedStateMachine):
+    """Wishes, faults and restarts as they come, with readers that look on at every write."""
+
+    @initialize(frontends=st.sampled_from([4, 100]), backends=st.sampled_from([10, 80]))
+    def start(self, frontends: int, backends: int) -> None:
+        self.roomy = frontends == 100 and backends == 80
+        self.clock = Clock()
+        self.maps = FakeMaps(frontend_capacity=frontends, backend_capacity=backends, on_write=self.look)
+        self.reconciler = Reconciler(self.maps, self.clock, grace_s=GRACE_S)
+        self.want: dict[FrontendKey, Entry] = {}
+        self.ever: defaultdict[FrontendKey, set[tuple[Backend, ...]]] = defaultdict(set)
+        self.reading: dict[tuple[FrontendKey, FrontendValue], float] = {}  # when the value was last in force
+
+    def look(self) -> None:
+        for frontend, value in self.maps.frontends.items():
+            self.reading[frontend, value] = self.clock()
+        for (frontend, value), since in list(self.reading.items()):
+            if self.clock() - since >= GRACE_S:
+                del self.reading[frontend, value]
+                continue
+            found = tuple(self.maps.region(value))
+            assert found in self.ever[frontend], f"{frontend} led to {[str(b) for b in found]}"
+
+    def wish(self, change: dict[FrontendKey, Entry | None]) -> None:
+        for frontend, wanted in change.items():
+            if wanted is None:
+                self.want.pop(frontend, None)
+            else:
+                self.want[frontend] = wanted
+                self.ever[frontend].add(wanted.backends)
+
+    @rule(table=st.dictionaries(keys, entries))
+    def sync(self, table: dict[FrontendKey, Entry]) -> None:
+        self.wish({frontend: table.get(frontend) for frontend in KEYS})
+        self.attempt(lambda: self.reconciler.sync(self.want))
+
+    @rule(change=st.dictionaries(keys, st.none() | entries, max_size=3))
+    def sync_changes(self, change: dict[FrontendKey, Entry | None]) -> None:
+        self.wish(change)
+        self.attempt(lambda: self.reconciler.sync_changes(change))
+
+    @rule()
+    def retry(self) -> None:
+        self.attempt(self.reconciler.retry)
+
+    @rule()
+    def verify(self) -> None:
+        self.attempt(self.reconciler.verify)
+
+    @rule(seconds=times)
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(operation=st.sampled_from(OPERATIONS), after=st.integers(0, 8), count=st.integers(1, 30))
+    def fault(self, operation: str, after: int, count: int) -> None:
+        self.maps.faults.append(Fault(operation, after, count))
+
+    @precondition(lambda self: self.maps.faults)
+    @rule()
+    def recover(self) -> None:
+        self.maps.faults.clear()
+
+    @rule(seconds=times)
+    def restart(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.reconciler = Reconciler(self.maps, self.clock, grace_s=GRACE_S)
+        if not self.maps.frontends:
+            self.reading.clear()  # programs that ran before this process was started have ended
+        self.attempt(lambda: self.reconciler.sync(self.want))
+
+    def attempt(self, call: object) -> None:
+        try:
+            call()  # type: ignore[operator]
+        except OSError as error:
+            assert "injected" in str(error)
+
+    @invariant()
+    def users_of_the_array_do_not_overlap(self) -> None:
+        if not hasattr(self, "maps"):
+            return
+        spans = sorted({(v.offset, v.count) for v in self.maps.frontends.values() if v.count})
+        for (one, size), (two, _) in pairwise(spans):
+            assert one + size <= two
+
+    def teardown(self) -> None:
+        """Once nothing fails any more, the maps become what is wanted, and then nothing is written."""
+        if not hasattr(self, "maps"):
+            return
+        self.maps.faults.clear()
+        self.clock.advance(60)
+        report = self.reconciler.sync(self.want)
+        if not self.roomy:
+            return
+        for _ in range(5):
+            if report.in_sync:
+                break
+            self.clock.advance(report.retry_in_s or 0)
+            report = self.reconciler.retry()
+        assert report.in_sync
+        assert self.maps.frontends.keys() == self.want.keys()
+        for frontend, wanted in self.want.items():
+            assert self.maps.lookup(frontend) == list(wanted.backends)
+            assert self.maps.frontends[frontend].flags == wanted.flags
+        before = self.maps.writes
+        assert self.reconciler.sync(self.want).in_sync
+        assert self.reconciler.verify() == []
+        assert self.maps.writes == before
+
+
+TestReaders = Readers.TestCase
+TestReaders.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
