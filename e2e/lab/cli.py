@@ -7,10 +7,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
-from e2e.lab import host, images, packages, remains
+from e2e.lab import host, images, packages, remains, signals
 from e2e.lab.cluster import Lab
 from e2e.lab.control import COMPONENTS
 from e2e.lab.errors import LabError, Terminated
@@ -19,14 +18,18 @@ from e2e.lab.progress import Progress
 from e2e.lab.settings import BACKENDS, MODES, Settings
 
 RUNNING, BROKEN, NOTHING = 0, 1, 3
+# Commands that become another program, which is to have signals as usual.
+PASSED_ON = ("exec", "kubectl", "logs")
 
 
 def parser() -> argparse.ArgumentParser:
     """The options and commands."""
     top = argparse.ArgumentParser(
         prog="handover-lab",
-        description="A real Kubernetes cluster on this machine: nodes are namespaces, kube-proxy is the real one. Needs root.",
-        epilog="First use: `handover-lab up` (builds Kubernetes once, 5 to 10 minutes), `handover-lab kubectl get nodes`, `handover-lab down`.",
+        description="A real Kubernetes cluster on this machine: nodes are namespaces, the rest is as it is "
+        "everywhere. Needs root.",
+        epilog="First use: `handover-lab up` (builds Kubernetes once, 5 to 10 minutes), "
+        "`handover-lab kubectl get nodes`, `handover-lab down`.",
     )
     top.add_argument(
         "--name", default="lab", help="which lab; several may run side by side (default: %(default)s)"
@@ -59,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     command(
         "status",
         _status,
-        f"say what there is; exit status {RUNNING} running, {NOTHING} nothing there, {BROKEN} something left or broken",
+        f"say what there is; exit status {RUNNING} running, {NOTHING} nothing there, {BROKEN} broken",
     )
     execute = command(
         "exec", _exec, "run a command on a node, or as the outside client when NODE is `client`"
@@ -91,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit status."""
     options = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminated)
+    if options.command not in PASSED_ON:
+        signals.unwind_once()
     try:
         status: int = options.act(options)
     except LabError as error:
@@ -102,10 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return status
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -139,9 +139,8 @@ def _status(options: argparse.Namespace) -> int:
     )
     if not problems:
         print(f"lab {options.name}: running: {saved}")
-        print(
-            f"  {len(found.processes)} processes, {len(found.namespaces)} network namespaces, {found.files[0]}"
-        )
+        counts = f"{len(found.processes)} processes, {len(found.namespaces)} network namespaces"
+        print(f"  {counts}, {found.files[0]}")
         return RUNNING
     print(f"lab {options.name}: broken: {'; '.join(problems)}")
     for line in found.lines():

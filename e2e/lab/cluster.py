@@ -1,22 +1,18 @@
-"""The lab as a whole: up, down, what is there, and the handles that tests and people use on it."""
+"""A lab as its users see it: the handles by which tests and people work with a cluster that is up."""
 
-import contextlib
-import fcntl
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from e2e.lab import binaries, fabric, host, images, packages, pki, preload, remains
-from e2e.lab.addressing import DNS4, PODS4, PODS6, Addressing, addressing
+from e2e.lab import binaries, fabric, images, lifecycle
+from e2e.lab.addressing import Addressing, addressing
 from e2e.lab.cgroup import Subtree, hierarchies
 from e2e.lab.command import run
 from e2e.lab.control import APISERVER, COMPONENTS, ControlPlane
 from e2e.lab.errors import LabError
-from e2e.lab.manifests import render
 from e2e.lab.node import Node
 from e2e.lab.paths import CHECKOUT, Scratch
 from e2e.lab.progress import Progress
@@ -27,7 +23,9 @@ NAMESPACE = "handover-system"
 
 
 class Lab:
-    """One lab on this machine. Nothing happens before `up`; `Lab.attach(name)` is a handle on one that runs."""
+    """One lab on this machine. Nothing happens before `up`; `Lab.attach(name)` is a handle on one that
+    runs.
+    """
 
     def __init__(
         self,
@@ -51,7 +49,7 @@ class Lab:
             raise LabError(f"there is no lab called {name!r}", f"handover-lab --name {name} up")
         return cls(name, nodes=saved.nodes, mode=saved.mode, backend=saved.backend, progress=progress)
 
-    # -- what there is ---------------------------------------------------------------------------------------------
+    # -- what there is --
 
     @property
     def name(self) -> str:
@@ -74,9 +72,14 @@ class Lab:
         return self.plan.client_netns
 
     @property
+    def subtree(self) -> Subtree:
+        """The lab's cgroups."""
+        return Subtree(hierarchies(), self.name)
+
+    @property
     def nodes(self) -> list[Node]:
         """All nodes, in order."""
-        where = self._subtree()
+        where = self.subtree
         return [
             Node(address, self.scratch, where.part(address.name), self.binaries, self.settings.backend)
             for address in self.plan.nodes
@@ -94,7 +97,7 @@ class Lab:
     @property
     def control(self) -> ControlPlane:
         """The control plane's processes."""
-        return ControlPlane(self.plan, self.scratch, self._subtree().part("control"), self.binaries)
+        return ControlPlane(self.plan, self.scratch, self.subtree.part("control"), self.binaries)
 
     def environment(self) -> Mapping[str, str]:
         """What other tools need to know, as shell variables."""
@@ -107,11 +110,11 @@ class Lab:
             "HANDOVER_LAB_NODES": " ".join(n.name for n in self.plan.nodes),
         }
 
-    # -- using it --------------------------------------------------------------------------------------------------
+    # -- using it --
 
     def client_argv(self, command: Sequence[str]) -> list[str]:
         """The command line that runs a command as the outside client, in the lab's cgroups."""
-        return self._subtree().part("client").joining([*fabric.inside(self.client_netns), *command])
+        return self.subtree.part("client").joining([*fabric.inside(self.client_netns), *command])
 
     def client_exec(
         self,
@@ -137,7 +140,7 @@ class Lab:
     def kubectl(
         self, *arguments: str, stdin: str | None = None, check: bool = True, timeout_s: float | None = 120
     ) -> str:
-        """What kubectl prints; a failure raises CommandFailed unless `check` is false."""
+        """What kubectl prints; a failure raises CommandError unless `check` is false."""
         return run(self.kubectl_argv(*arguments), stdin=stdin, check=check, timeout_s=timeout_s).stdout
 
     def get(self, *arguments: str) -> dict[str, Any]:
@@ -162,14 +165,15 @@ class Lab:
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(lambda node, path=path: node.load(path), self.nodes))
             if isinstance(archive, images.Image):
-                self._remember_loaded([archive])
+                self.remember_loaded([archive])
         return len(new)
 
     def _loaded(self) -> list[str]:
         file = self.scratch.root / "loaded"
         return file.read_text().split() if file.exists() else []
 
-    def _remember_loaded(self, new: Sequence[images.Image]) -> None:
+    def remember_loaded(self, new: Sequence[images.Image]) -> None:
+        """Note which of our images every node has."""
         names = [*self._loaded(), *(i.archive.name for i in new)]
         (self.scratch.root / "loaded").write_text("\n".join(names) + "\n")
 
@@ -226,51 +230,18 @@ class Lab:
             self.rollout(f"{item['kind'].lower()}/{item['metadata']['name']}", NAMESPACE)
         self.progress.say("Handover is installed")
 
-    # -- up and down -----------------------------------------------------------------------------------------------
+    # -- up and down --
 
     def up(self, *, preload_images: Sequence[images.Image] = ()) -> bool:
-        """Bring the lab up; False when it was up already. An error or Ctrl-C on the way leaves nothing behind.
+        """Bring the lab up; False when it was up already. An error or Ctrl-C on the way leaves nothing.
 
         `preload_images` are on every node from the start, which is much faster than `load` afterwards.
         """
-        host.check()
-        with self._locked():
-            saved = Settings.load(self.scratch.state)
-            problems = self.problems() if saved else []
-            if saved and not problems:
-                if saved != self.settings:
-                    raise LabError(
-                        f"lab {self.name} runs with other settings: {saved}",
-                        f"handover-lab --name {self.name} down, or choose another --name",
-                    )
-                self.progress.say(f"lab {self.name} is up already: nothing to do")
-                return False
-            if remains.of(self.name).anything:
-                self.progress.say(
-                    f"lab {self.name} is half there ({'; '.join(problems) or 'never completed'}): again from the start"
-                )
-                self._down()
-            wanted = [*self._prepare(), *preload_images]
-            preloaded = preload.ensure(wanted, self.progress)
-            try:
-                self._up(preloaded)
-                self._remember_loaded(wanted)
-                self.settings.save(self.scratch.state)
-            except BaseException:
-                self.progress.say("not finished: cleaning up")
-                self._keep_logs()
-                self._down()
-                raise
-        return True
+        return lifecycle.up(self, preload_images)
 
     def down(self) -> bool:
         """Remove everything of the lab; False when there was nothing."""
-        host.check_root()
-        with self._locked():
-            there = remains.of(self.name).anything
-            self._down()
-        self.scratch.lock().unlink(missing_ok=True)
-        return there
+        return lifecycle.down(self)
 
     def problems(self) -> list[str]:
         """What is wrong with a lab that should be running; empty when it is well."""
@@ -282,93 +253,3 @@ class Lab:
         if not found and (late := {n.name for n in self.plan.nodes} - self.ready_nodes()):
             found.append(f"not Ready: {', '.join(sorted(late))}")
         return found
-
-    def _prepare(self) -> list[images.Image]:
-        """Packages, binaries and images: what is kept from lab to lab."""
-        packages.ensure(packages.RUNNING, self.progress)
-        host.check_features()
-        binaries.ensure(self.progress)
-        return images.for_cluster(self.progress)
-
-    def _up(self, preloaded: Path) -> None:
-        self.progress.say(
-            f"lab {self.name}: {self.settings.nodes} nodes, kube-proxy in {self.settings.mode} mode"
-        )
-        self.scratch.root.mkdir(parents=True, mode=0o755)
-        pki.create(self.scratch.pki, self.plan)
-        fabric.create(self.plan)
-        self._subtree().part("client").create()
-        self.control.create()
-        self.progress.say("control plane started; starting nodes")
-        nodes = self.nodes
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda node: node.create(preloaded), nodes))
-        self.wait_apiserver()
-        self.progress.say("API server ready; starting kubelets")
-        for node in nodes:
-            node.start_kubelet()
-        self._create_system("kube-proxy.yaml")
-        wanted = {n.name for n in nodes}
-        until(
-            lambda: self.ready_nodes() >= wanted,
-            what="all nodes are Ready",
-            timeout_s=120,
-            every_s=0.3,
-            details=lambda: f"handover-lab --name {self.name} logs NODE tells more",
-        )
-        self.progress.say(f"{len(wanted)} nodes Ready")
-        self.rollout("daemonset/kube-proxy", "kube-system")
-        # Not before: its pods are spread over all nodes, and need a Service at once to reach the API server.
-        self._create_system("coredns.yaml")
-        self.rollout("deployment/coredns", "kube-system")
-        self.progress.say(f"lab {self.name} is up")
-
-    def _create_system(self, manifest: str) -> None:
-        values = {
-            "API": self.plan.api_url,
-            "PODS4": PODS4,
-            "PODS6": PODS6,
-            "DNS": DNS4,
-            "MODE": self.settings.mode,
-            "KUBE_PROXY": images.KUBE_PROXY,
-            "COREDNS": images.COREDNS,
-        }
-        # Created, not applied, and by this name: managedFields are then as after `kubeadm init`.
-        self.kubectl("create", "--field-manager=kubeadm", "-f", "-", stdin=render(manifest, values))
-
-    def _down(self) -> None:
-        subtree = self._subtree()
-        if subtree.exists:
-            subtree.kill()
-        fabric.remove(self.name)
-        if subtree.exists:
-            subtree.remove()
-        if self.scratch.root.exists():
-            shutil.rmtree(self.scratch.root)
-
-    def _keep_logs(self) -> None:
-        """Logs of a lab that did not come up, in one place that `down` of another does not touch."""
-        kept = self.scratch.root.with_name(f"{self.name}.failed")
-        shutil.rmtree(kept, ignore_errors=True)
-        logs = sorted(self.scratch.root.glob("**/*.log"))
-        for log in logs:
-            target = kept / log.relative_to(self.scratch.root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(log, target)
-        if logs:
-            self.progress.say(f"logs are kept in {kept}")
-
-    def _subtree(self) -> Subtree:
-        return Subtree(hierarchies(), self.name)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self.scratch.lock()
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as opened:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.progress.say(f"another command works on lab {self.name}: waiting for it")
-                fcntl.flock(opened, fcntl.LOCK_EX)
-            yield

@@ -1,10 +1,12 @@
-"""How the lab runs other programs: one place for time limits, for output that is kept, and for errors that quote it."""
+"""How the lab runs other programs: one place for time limits, for output that is kept, and for errors that
+quote it.
+"""
 
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from e2e.lab.errors import CommandFailed, LabError
+from e2e.lab.errors import CommandError, LabError
 
 
 def run(
@@ -16,7 +18,9 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end and return what was printed; a failure raises CommandFailed with the end of the output."""
+    """Run to the end and return what was printed; a failure raises CommandError with the end of the
+    output.
+    """
     try:
         done = subprocess.run(
             argv,
@@ -37,7 +41,7 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout_s:.0f} s") from error
     if check and done.returncode != 0:
-        raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
+        raise CommandError(argv, done.returncode, done.stdout + done.stderr)
     return done
 
 

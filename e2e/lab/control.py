@@ -1,4 +1,6 @@
-"""The control plane: etcd, API server, controller manager and scheduler as processes in a namespace of their own."""
+"""The control plane: etcd, API server, controller manager and scheduler as processes in a namespace of
+their own.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ class LabError(Exception):
         self.hint = hint
 
 
-class CommandFailed(LabError):
+class CommandError(LabError):
     """A program that the lab ran ended with an error; the end of its output is in the message."""
 
     def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:

@@ -1,7 +1,8 @@
-"""The network that a lab's machines stand on: a bridge in a namespace of its own, reached by nobody from outside.
+"""The network that a lab's machines stand on: a bridge in a namespace of its own, reached by nobody from
+outside.
 
-The fabric is also the router: it knows every node's pod range, and it is the default gateway, because a node needs
-some route to a service address for a packet to be made at all.
+The fabric is also the router: it knows every node's pod range, and it is the default gateway, because a
+node needs some route to a service address for a packet to be made at all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,7 +45,8 @@ def create(plan: Addressing) -> None:
         others = pod_routes(n for n in plan.nodes if n is not node)
         _ip(node.netns, others)
     everywhere = pod_routes(plan.nodes)
-    # The outside client knows the nodes, not the pods' ranges by itself: it goes through the gateway as any machine would.
+    # The outside client knows the nodes, not the pods' ranges by itself: it goes through the gateway as
+    # any machine would.
     for netns in (plan.fabric_netns, plan.control_netns):
         _ip(netns, everywhere)
 

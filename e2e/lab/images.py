@@ -1,7 +1,7 @@
 """Images built without a registry, kept as archives in the cache under a key of all that they are made from.
 
-Debian's base system comes from debootstrap under the name that Dockerfiles say in FROM; what has a Dockerfile is built
-by buildah in chroot isolation; pause and CoreDNS are one static program each.
+Debian's base system comes from debootstrap under the name that Dockerfiles say in FROM; what has a
+Dockerfile is built by buildah in chroot isolation; pause and CoreDNS are one static program each.
 """
 
 import hashlib
@@ -28,6 +28,10 @@ KUBE_PROXY = f"registry.local/kube-proxy:v{binaries.KUBERNETES}"
 OPERATOR = "registry.local/handover-operator:dev"
 AGENT = "registry.local/handover-agent:dev"
 
+# Builders mount things and start programs; when one is killed, these namespaces take all that along.
+PRIVATE = (
+    "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+)  # fmt: skip
 RECIPE = "1"  # counted up when this module makes something else out of the same inputs
 _UNWANTED = (
     "usr/share/doc",
@@ -74,7 +78,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def dockerfile_inputs(text: str) -> tuple[list[str], list[str]]:
-    """What a Dockerfile is made from: the images in FROM, and the paths that COPY and ADD take from the context."""
+    """What a Dockerfile is made from: the images in FROM, and the paths that COPY and ADD take from the
+    context.
+    """
     joined = re.sub(r"\\\n", " ", text)
     bases: list[str] = []
     stages: set[str] = set()
@@ -117,10 +123,8 @@ def debian(progress: Progress) -> Image:
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".debian-") as scratch,
     ):
         root = Path(scratch) / "root"
-        # In a mount namespace of its own: debootstrap mounts /proc and /sys, and would leave them when interrupted.
-        private = ["unshare", "--mount", "--propagation", "private", "--"]
         mirror = registries.debian_mirror()
-        run([*private, "debootstrap", "--variant=minbase", DEBIAN_SUITE, str(root), mirror], timeout_s=1200)
+        run([*PRIVATE, "debootstrap", "--variant=minbase", DEBIAN_SUITE, str(root), mirror], timeout_s=1200)
         for unwanted in _UNWANTED:
             directory = root / unwanted
             if directory.is_dir():
@@ -179,18 +183,26 @@ def build(
         progress.step(f"building the image {reference}"),
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch,
     ):
-        _buildah(reference, dockerfile, context, [bases[b] for b in needed], Path(scratch), target)
+        _buildah(
+            reference=reference,
+            dockerfile=dockerfile,
+            context=context,
+            bases=[bases[b] for b in needed],
+            scratch=Path(scratch),
+            target=target,
+        )
     return Image(reference, target)
 
 
 def _buildah(
-    reference: str, dockerfile: Path, context: Path, bases: Iterable[Image], scratch: Path, target: Path
+    *, reference: str, dockerfile: Path, context: Path, bases: Iterable[Image], scratch: Path, target: Path
 ) -> None:
-    # Storage of its own that is thrown away: the archive is the cache, and an interrupted build leaves nothing.
-    # A mount namespace of its own, for the same reason.
+    # Storage of its own that is thrown away: the archive is the cache, and an interrupted build leaves
+    # nothing.
     buildah = [
-        "unshare", "--mount", "--propagation", "private", "--",
-        "buildah", "--root", str(scratch / "storage"), "--runroot", str(scratch / "run"), "--storage-driver", "overlay",
+        *PRIVATE,
+        "buildah", "--storage-driver", "overlay",
+        "--root", str(scratch / "storage"), "--runroot", str(scratch / "run"),
     ]  # fmt: skip
     env = {**os.environ, "TMPDIR": str(scratch), "BUILDAH_ISOLATION": "chroot"}
     policy = scratch / "policy.json"

@@ -1,7 +1,9 @@
-"""A node: namespaces, a cgroup subtree and private directories on this machine, with containerd and a kubelet of its own.
+"""A node: namespaces, a cgroup subtree and private directories on this machine, with containerd and a
+kubelet of its own.
 
-What runs "on the node" is in all of its namespaces *and* in its cgroups: a process entered by `ip netns exec` alone
-would not be seen by programs attached to the node's cgroup. `Node.exec` and `Node.popen` enter both.
+What runs "on the node" is in all of its namespaces *and* in its cgroups: a process entered by `ip netns
+exec` alone would not be seen by programs attached to the node's cgroup. `Node.exec` and `Node.popen` enter
+both.
 """
 
 import contextlib
@@ -24,7 +26,8 @@ from e2e.lab.paths import PACKAGE, Scratch
 from e2e.lab.processes import Daemon, start
 from e2e.lab.wait import until
 
-# Directories that must be on a real disk (containerd's layers cannot lie on an overlay), or be read from outside.
+# Directories that must be on a real disk (containerd's layers cannot lie on an overlay), or be read from
+# outside.
 DISKS = {
     "containerd": "/var/lib/containerd",
     "kubelet": "/var/lib/kubelet",
@@ -68,7 +71,9 @@ class Node:
 
     @property
     def netns(self) -> str:
-        """The node's network namespace, for `ip netns exec` (which does not enter the node's cgroup: see `exec`)."""
+        """The node's network namespace, for `ip netns exec` (which does not enter the node's
+        cgroup: see `exec`).
+        """
         return self.address.netns
 
     @property
@@ -110,7 +115,9 @@ class Node:
         return self.directory / "log" / f"{what}.log"
 
     def argv(self, command: Sequence[str]) -> list[str]:
-        """The command line, for this machine, that runs a command on the node; it ends when its caller is killed."""
+        """The command line, for this machine, that runs a command on the node; it ends when its
+        caller is killed.
+        """
         enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
         return self.subtree.joining([*enter, "setpriv", "--pdeathsig", "KILL", "--", *command])
 
@@ -123,7 +130,7 @@ class Node:
         timeout_s: float | None = 120,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the node to its end; a failure raises CommandFailed unless `check` is false."""
+        """Run a command on the node to its end; a failure raises CommandError unless `check` is false."""
         return run(self.argv(command), stdin=stdin, check=check, timeout_s=timeout_s, env=env)
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -151,7 +158,8 @@ class Node:
             "--kill-child=KILL",
             "--",
         ]
-        # The interpreter that Debian itself stands on: whatever runs the lab may lie in a directory that a node hides.
+        # The interpreter that Debian itself stands on: whatever runs the lab may lie in a directory
+        # that a node hides.
         init = [packages.find("python3") or "python3", "-I", str(PACKAGE / "nodeinit.py"), str(config)]
         outer = start(
             self.subtree.joining([*inside(self.netns), *unshare, *init], leaf=False),
@@ -207,7 +215,9 @@ class Node:
         self.exec(["ctr", "-n", "k8s.io", "images", "import", str(archive)], timeout_s=600)
 
     def _steer_iptables(self, tools: Path) -> None:
-        """Programs by which the kubelet reaches the wanted iptables back end; kube-proxy's image follows the kubelet."""
+        """Programs by which the kubelet reaches the wanted iptables back end; kube-proxy's image
+        follows the kubelet.
+        """
         multi = packages.find(f"xtables-{self.backend}-multi")
         if multi is None:
             raise LabError(f"this machine has no iptables back end {self.backend!r}", "choose nft or legacy")

@@ -1,8 +1,9 @@
 """The first process of a node: makes the node's own view of the machine, then becomes containerd under tini.
 
-It runs as a plain script, in namespaces that `unshare` has just made, with a JSON file as its only argument: nothing
-of the lab is imported, since the machine it sees is about to change under it. /etc, /var/lib and /var/log are the
-machine's own with a layer in memory on top, so that whatever is written on a node stays on the node and is gone with it.
+It runs as a plain script, in namespaces that `unshare` has just made, with a JSON file as its only
+argument: nothing of the lab is imported, since the machine it sees is about to change under it. /etc,
+/var/lib and /var/log are the machine's own with a layer in memory on top, so that whatever is written on a
+node stays on the node and is gone with it.
 """
 
 import json
@@ -30,7 +31,9 @@ def layer(directory: str, upper: Path) -> None:
 
 
 def mount_cgroups(unified: str, v1: list[list[str]]) -> None:
-    """The cgroup mounts where the machine has them; the cgroup namespace makes the node's subtree their root."""
+    """The cgroup mounts where the machine has them; the cgroup namespace makes the node's subtree their
+    root.
+    """
     if v1:
         mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/sys/fs/cgroup")
         for path, options in v1:

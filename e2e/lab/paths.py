@@ -1,6 +1,11 @@
-"""Where the lab keeps things: what is worth keeping in a cache outside the checkout, what is not under a scratch directory."""
+"""Where the lab keeps things: what is worth keeping in a cache outside the checkout, what is not under a
+scratch directory.
+"""
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +62,22 @@ class Scratch:
         """A node's own directories and logs."""
         return self.root / "nodes" / name
 
-    def lock(self) -> Path:
-        """Held while `up` or `down` runs; beside the directory, which `down` removes."""
-        return self.root.with_suffix(".lock")
+    @property
+    def failed(self) -> Path:
+        """The logs of a lab that did not come up; `down` removes them too."""
+        return self.root.with_name(f"{self.root.name}.failed")
+
+
+@contextlib.contextmanager
+def locked(what: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the machine-wide lock of that name; calls `waiting` when somebody else has it.
+
+    The file stays: removing it would let two hold the lock.
+    """
+    with Path(f"/run/lock/handover-lab-{what}").open("w") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield

@@ -1,7 +1,8 @@
-"""A containerd directory with the images already in it, made once per set of images and hard-linked into every node.
+"""A containerd directory with the images already in it, made once per set of images and hard-linked into
+every node.
 
-Importing the images on each node takes longer than all the rest of `up`. containerd never changes a layer or a blob in
-place, so nodes can share the files; only its databases are copied.
+Importing the images on each node takes longer than all the rest of `up`. containerd never changes a layer
+or a blob in place, so nodes can share the files; only its databases are copied.
 """
 
 import os
@@ -20,8 +21,13 @@ from e2e.lab.wait import until
 KEPT = 4
 _CONFIG = """\
 version = 2
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", \
-"io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs",
+]
 """
 
 

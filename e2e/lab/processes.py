@@ -1,4 +1,6 @@
-"""Long-lived processes of a lab: started detached, remembered by pid and start time, stopped only when it is still the same one."""
+"""Long-lived processes of a lab: started detached, remembered by pid and start time, stopped only when it
+is still the same one.
+"""
 
 import contextlib
 import json

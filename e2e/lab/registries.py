@@ -1,7 +1,7 @@
 """This machine's way to Debian's and Python's packages, lent to image builds and never left in an image.
 
-A machine may reach packages through a proxy, a mirror or an authority of its own. Builds get that as files mounted for
-the length of each RUN: apt's Acquire settings, pip's settings, certificates, credentials.
+A machine may reach packages through a proxy, a mirror or an authority of its own. Builds get that as files
+mounted for the length of each RUN: apt's Acquire settings, pip's settings, certificates, credentials.
 """
 
 import ast

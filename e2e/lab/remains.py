@@ -3,12 +3,11 @@
 After `down`, an empty answer is the proof that nothing is left.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.lab import fabric
-from e2e.lab.addressing import netns_prefix
+from e2e.lab.addressing import netns_path, netns_prefix
 from e2e.lab.cgroup import Subtree, hierarchies
 from e2e.lab.paths import Scratch
 
@@ -51,8 +50,7 @@ def of(name: str) -> Remains:
     subtree = Subtree(hierarchies(), name)
     namespaces = fabric.existing(name)
     scratch = Scratch.of(name).root
-    inside = {(Path("/run/netns") / n).stat().st_ino for n in namespaces}
-    pids = set(subtree.pids()) | _in_network(inside)
+    pids = set(subtree.pids()) | _in_network(_inodes(namespaces))
     return Remains(
         processes=tuple(_describe(pid) for pid in sorted(pids)),
         namespaces=tuple(namespaces),
@@ -62,13 +60,29 @@ def of(name: str) -> Remains:
     )
 
 
+def strangers(name: str) -> dict[int, str]:
+    """Processes in the lab's network namespaces that are not in its cgroups: somebody used `ip netns
+    exec`.
+    """
+    pids = _in_network(_inodes(fabric.existing(name))) - set(Subtree(hierarchies(), name).pids())
+    return {pid: _describe(pid) for pid in sorted(pids)}
+
+
+def _inodes(namespaces: list[str]) -> set[int]:
+    """The identities of named network namespaces; never that of the machine itself, whatever a name
+    stands for.
+    """
+    found = {netns_path(n).stat().st_ino for n in namespaces}
+    return found - {Path("/proc/self/ns/net").stat().st_ino}
+
+
 def _in_network(inodes: set[int]) -> set[int]:
     """Processes in one of these network namespaces, also those that are not in the lab's cgroups."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if os.stat(entry / "ns/net").st_ino in inodes:
+                if (entry / "ns/net").stat().st_ino in inodes:
                     found.add(int(entry.name))
             except OSError:  # ended meanwhile
                 continue

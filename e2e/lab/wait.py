@@ -14,7 +14,9 @@ def until(
     every_s: float = 0.1,
     details: Callable[[], str] | None = None,
 ) -> None:
-    """Return once `condition` is true; after `timeout_s` raise a LabError that names `what` and adds `details`."""
+    """Return once `condition` is true; after `timeout_s` raise a LabError that names `what` and adds
+    `details`.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
