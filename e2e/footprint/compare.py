@@ -1,0 +1,156 @@
+"""Texts of tools made comparable, and the difference of two of them. Pure functions of what the tools
+print.
+"""
+
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# where (a node, or the cluster) / what → lines
+Footprint = Mapping[str, Sequence[str]]
+
+_IPTABLES_TABLES = {"raw", "mangle", "nat", "filter", "security"}
+_VETH = re.compile(r"\bveth[0-9a-z]+\b")
+_CONTEXT_LINES = 2
+
+
+def differences(before: Footprint, after: Footprint) -> str:
+    """A unified diff of everything that is not as it was; empty when all is."""
+    lines: list[str] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, ()), after.get(name, ())
+        if list(old) != list(new):
+            lines += difflib.unified_diff(
+                list(old), list(new), f"{name} before", f"{name} after", lineterm="", n=_CONTEXT_LINES
+            )
+    return "\n".join(lines)
+
+
+def iptables(saved: str) -> list[str]:
+    """What iptables-save prints, one table after the other."""
+    tables: dict[str, list[str]] = {}
+    table: list[str] = []
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = tables.setdefault(line, [])
+        elif line and not line.startswith("#") and line != "COMMIT":
+            table.append(re.sub(r"^(:\S+ \S+) \[\d+:\d+\]$", r"\1", line))
+    return [line for name in sorted(tables) for line in (name, *_table(tables[name]))]
+
+
+def _table(lines: Sequence[str]) -> list[str]:
+    """A table's chains by name, each with its rules in order."""
+    chains = sorted(line for line in lines if line.startswith(":"))
+    rules: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith("-A "):
+            rules.setdefault(line.split()[1], []).append(line)
+    return chains + [rule for chain in sorted(rules) for rule in _chain(chain, rules[chain])]
+
+
+def _chain(chain: str, rules: list[str]) -> list[str]:
+    if chain != "KUBE-SERVICES":
+        return rules
+    # One destination each, in an order drawn at random; a rule without a destination keeps its place.
+    ordered: list[str] = []
+    for disjoint, run in itertools.groupby(rules, lambda rule: rule.startswith("-A KUBE-SERVICES -d ")):
+        ordered += sorted(run) if disjoint else run
+    return ordered
+
+
+def nft(ruleset: str) -> list[str]:
+    """What `nft -j list ruleset` prints: a line for each table, chain, set, element and rule.
+
+    The rules of iptables' own tables are left to iptables-save, which nft cannot print in full.
+    """
+    lines: list[str] = []
+    rules: dict[str, list[str]] = {}
+    for item in json.loads(ruleset)["nftables"]:
+        ((kind, body),) = item.items()
+        if kind == "metainfo":
+            continue
+        where = f"{body['family']} {body.get('table', body.get('name'))}"
+        of_iptables = body["family"] in {"ip", "ip6"} and where.split()[1] in _IPTABLES_TABLES
+        plain = _plain(body)
+        if kind == "rule":
+            if not of_iptables:
+                rules.setdefault(f"{where} {body['chain']}", []).append(_text(plain))
+        else:
+            elements = plain.pop("elem", [])
+            lines.append(f"{kind} {where} {_text(plain)}")
+            lines += [f"{kind} {where} {body['name']}: element {_text(e)}" for e in elements]
+    return sorted(lines) + [f"rule {chain}: {rule}" for chain in sorted(rules) for rule in rules[chain]]
+
+
+def _plain(value: Any) -> Any:
+    """Without what counts, expires or only names a place in the kernel."""
+    if isinstance(value, dict):
+        if value.keys() == {"counter"}:
+            return {"counter": None}
+        return {name: _plain(v) for name, v in value.items() if name not in {"handle", "expires"}}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def lines_of_the_node(text: str) -> list[str]:
+    """Lines in any order, without those about a pod's own device."""
+    return sorted(line.strip() for line in text.splitlines() if line.strip() and not _VETH.search(line))
+
+
+def links(text: str) -> list[str]:
+    """What `ip -br link` prints, without the number of the peer's index."""
+    return lines_of_the_node(re.sub(r"@\S+", "", text))
+
+
+def sysctls(text: str) -> list[str]:
+    """What `sysctl -a` prints, without what counts."""
+    return [
+        line for line in lines_of_the_node(text) if not line.startswith("net.netfilter.nf_conntrack_count")
+    ]
+
+
+def tree(paths: Iterable[str]) -> list[str]:
+    """Paths in order."""
+    return sorted(paths)
+
+
+def attached(found: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Programs by cgroup, kind of hook and name; a pod's cgroup without its random name.
+
+    Programs at the hook `device` are the container runtime's.
+    """
+    lines = []
+    for cgroup, hook, program in found:
+        if hook != "device":
+            lines.append(f"{re.sub(r'pod[0-9a-f_-]{36}/?.*', 'POD', cgroup)} {hook} {program}")
+    return sorted(lines)
+
+
+def daemonset(item: Mapping[str, Any]) -> list[str]:
+    """A DaemonSet as indented JSON: what people wrote, not what controllers count."""
+    metadata = item["metadata"]
+    annotations = {
+        name: value
+        for name, value in metadata.get("annotations", {}).items()
+        if name != "deprecated.daemonset.template.generation"
+    }
+    kept = {
+        "metadata": {
+            "annotations": annotations,
+            **{
+                name: metadata[name]
+                for name in ("labels", "finalizers", "ownerReferences")
+                if name in metadata
+            },
+        },
+        "spec": item["spec"],
+    }
+    return json.dumps(kept, indent=1, sort_keys=True).splitlines()
