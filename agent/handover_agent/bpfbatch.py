@@ -1,7 +1,7 @@
-"""Many keys in few system calls: the batch commands of bpf(2) (Linux 5.6), one call per key where they are missing.
+"""Many keys in few system calls: the batch commands of bpf(2) (Linux 5.6); one call per key without them.
 
-A batch is not atomic: after an error, part of it may have been written. Callers write in an order that allows for it.
-`batch=False` forces the slow way, for tests.
+A batch is not atomic: after an error, part of it may have been written. Callers write in an order that allows
+for it. `batch=False` forces the slow way, for tests.
 """
 
 import ctypes
@@ -26,7 +26,9 @@ def read_hash(fd: int, key_bytes: int, value_bytes: int, batch: bool = True) -> 
     while batch:
         keys, values = _space(room * key_bytes), _space(room * value_bytes)
         following = _space(max(key_bytes, 8))
-        count, number = _run(Command.MAP_LOOKUP_BATCH, fd, keys, values, room, cursor, following)
+        count, number = _run(
+            Command.MAP_LOOKUP_BATCH, fd, keys, values, room, cursor=cursor, following=following
+        )
         if number == errno.ENOSPC:  # a bucket holds more than there is room for
             room *= 2
             continue
@@ -49,7 +51,9 @@ def read_array(fd: int, start: int, count: int, value_bytes: int, batch: bool = 
     if batch and count:
         keys, values = _space(count * 4), _space(count * value_bytes)
         cursor = struct.pack("=I", start - 1) if start else b""
-        done, number = _run(Command.MAP_LOOKUP_BATCH, fd, keys, values, count, cursor, _space(8))
+        done, number = _run(
+            Command.MAP_LOOKUP_BATCH, fd, keys, values, count, cursor=cursor, following=_space(8)
+        )
         if number in (0, errno.ENOENT) and done == count:
             return list(_pieces(values, value_bytes, count))
         if number not in (0, errno.ENOENT, *_UNSUPPORTED):
@@ -100,6 +104,7 @@ def _run(
     keys: Buffer,
     values: Buffer | None,
     count: int,
+    *,
     cursor: bytes = b"",
     following: Buffer | None = None,
 ) -> tuple[int, int]:

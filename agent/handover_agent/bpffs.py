@@ -1,7 +1,7 @@
 """Our directory in the bpffs: what is pinned, where, and how it is put there and taken away.
 
     <pins>/maps-<layout>/<map>           the maps, shared by all versions of one layout
-    <pins>/programs-<version>/<hook>     a complete set of programs: renamed into place when the last one is pinned
+    <pins>/programs-<version>/<hook>     a complete set of programs, renamed into place when it is
     <pins>/loading/<hook>                a set that is being loaded, or was when somebody was killed
     <pins>/links/<hook>                  the attachments; a program runs exactly as long as its link exists
 
@@ -24,17 +24,19 @@ class NoBpffs(Exception):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} is not in a bpffs: mount one on the node (mount -t bpf bpf /sys/fs/bpf) and into the agent's pod"
+            f"{path} is not in a bpffs: mount one on the node "
+            "(mount -t bpf bpf /sys/fs/bpf) and into the agent's pod"
         )
 
 
 class LayoutMismatch(Exception):
-    """Maps of another layout are pinned: this version cannot use them, and replacing them would end connections."""
+    """Maps of another layout are pinned: we cannot use them, and replacing them would end connections."""
 
     def __init__(self, found: str, wanted: str, path: Path) -> None:
         super().__init__(
-            f"pinned maps in {path} have layout {found}, this agent has {wanted}: maps of one layout cannot be carried over "
-            "to another yet. Take the node down to Standby with the agent that pinned them (or unload), then load again"
+            f"pinned maps in {path} have layout {found}, this agent has {wanted}: "
+            "maps of one layout cannot be carried over to another yet. Take the node down to Standby with "
+            "the agent that pinned them (or unload), then load again"
         )
         self.found, self.wanted = found, wanted
 
@@ -85,7 +87,7 @@ class Pins:
             path = self.maps / spec.name
             if not path.exists():
                 sizes = (spec.key_bytes, spec.value_bytes, spec.max_entries)
-                with map_create(spec.type, *sizes, spec.name, spec.flags) as created:
+                with map_create(spec.type, *sizes, spec.name, flags=spec.flags) as created:
                     pin(created.fd, path)
                 continue
             with obj_get(path) as existing:
@@ -131,7 +133,7 @@ def filesystem(mountinfo: str, path: Path) -> str:
 
 
 def find_cgroup2(mountinfo: str, under: Path) -> Path | None:
-    """The root of the cgroup v2 hierarchy mounted at or below `under`: /sys/fs/cgroup, or its unified/ on hybrid nodes."""
+    """The cgroup v2 root mounted at or below `under`: /sys/fs/cgroup, or its unified/ on hybrid nodes."""
     found = [
         point for point, fstype in mounts(mountinfo) if fstype == "cgroup2" and point.is_relative_to(under)
     ]

@@ -1,10 +1,11 @@
 """The bpf(2) system call, as thin and typed as it can be.
 
-The agent lives as long as its node, and BCC costs 70 MB only to be imported: so the agent itself speaks to the kernel
-by this module, and BCC is left to the compiler's child process. Nothing here knows what our maps and programs mean.
+The agent lives as long as its node, and BCC costs 70 MB only to be imported: so the agent itself speaks to
+the kernel by this module, and BCC is left to the compiler's child process. Nothing here knows what our maps
+and programs mean.
 
-Descriptors are wrapped in `Descriptor`, which closes at the end of its `with`. Every failure is a `BpfError` that
-names the command and the object.
+Descriptors are wrapped in `Descriptor`, which closes at the end of its `with`. Every failure is a `BpfError`
+that names the command and the object.
 """
 
 import ctypes
@@ -150,7 +151,7 @@ def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
 
 
 def map_create(
-    kind: MapType, key_bytes: int, value_bytes: int, max_entries: int, name: str, flags: int = 0
+    kind: MapType, key_bytes: int, value_bytes: int, max_entries: int, name: str, *, flags: int = 0
 ) -> Descriptor:
     """A new map. `name` (15 characters at most) is what bpftool shows."""
     attr = attributes(
@@ -208,7 +209,7 @@ def program_load(
 
 
 def pin(fd: int, path: Path) -> None:
-    """Give an object a name in a bpffs; it then outlives every process. FileExistsError-like when it is taken."""
+    """Give an object a name in a bpffs; it then outlives every process. BpfError when it is taken."""
     name = _buffer(bytes(path) + b"\0")
     _bpf(Command.OBJ_PIN, attributes("QI", _address(name), fd), str(path))
 
@@ -268,7 +269,7 @@ def delete(fd: int, key: bytes) -> bool:
 
 
 def keys(fd: int, key_bytes: int) -> Iterator[bytes]:
-    """All keys, one system call each. A key that is deleted meanwhile may start the walk anew: expect repeats."""
+    """All keys, one system call each. A key deleted meanwhile may start the walk anew: expect repeats."""
     following, current = ctypes.create_string_buffer(key_bytes), 0
     buffer = ctypes.create_string_buffer(key_bytes)
     while True:

@@ -1,8 +1,8 @@
 """The eBPF datapath of this node as one object: loaded, attached, accepting, and back.
 
-Nothing is remembered in here: every call reads what is pinned, so that an agent killed at any instruction is followed by
-one that finds where it was. Each step is complete or repeated; what is half done never translates (`attach` begins with
-`accepting` off, and programs appear under their name only when all of them are there).
+Nothing is remembered in here: every call reads what is pinned, so that an agent killed at any instruction is
+followed by one that finds where it was. Each step is complete or repeated; what is half done never translates
+(`attach` begins with `accepting` off, and programs appear under their name only when all of them are there).
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,8 @@ class UnsupportedKernel(Exception):
     def __init__(self, missing: Iterable[str]) -> None:
         self.missing = tuple(missing)
         super().__init__(
-            f"this kernel lacks {', '.join(self.missing)}: the datapath needs Linux 5.9 or later with CONFIG_CGROUP_BPF"
+            f"this kernel lacks {', '.join(self.missing)}: "
+            "the datapath needs Linux 5.9 or later with CONFIG_CGROUP_BPF"
         )
 
 
@@ -68,7 +69,7 @@ class Datapath:
         self._cgroup = cgroup
 
     def probe_features(self) -> Features:
-        """What the kernel can do, found by trying. Raises BpfError when the capabilities to try are missing."""
+        """What the kernel can do, found by trying. Raises BpfError when capabilities are missing."""
         return features.probe()
 
     def load(
@@ -80,9 +81,10 @@ class Datapath:
     ) -> None:
         """Have programs and maps of this version pinned; nothing becomes attached by it.
 
-        Sizes count for maps that are not there yet: existing ones are kept, with what is in them. When another version
-        is attached, its programs are swapped one by one, each in an atomic step. Raises UnsupportedKernel,
-        LayoutMismatch, NoBpffs, LoadFailed, BpfError; what was in force before then still is.
+        Sizes count for maps that are not there yet: existing ones are kept, with what is in them. When
+        another version is attached, its programs are swapped one by one, each in an atomic step. Raises
+        UnsupportedKernel, LayoutMismatch, NoBpffs, LoadFailed, BpfError; what was in force before then still
+        is.
         """
         self.load_maps(layout.map_specs(Sizes(frontends, backends, sockets, affinity)))
 
@@ -147,7 +149,7 @@ class Datapath:
         return DatapathState(loaded, attached, attached and self._read_accepting(), version if loaded else "")
 
     def counters(self) -> dict[str, int]:
-        """Counter → sum over all CPUs since the maps were made; errors begin with `error_`. Empty when not loaded."""
+        """Counter → sum over all CPUs since the maps were made. Errors begin `error_`. {}: not loaded."""
         length = 8 * bpfsys.possible_cpus()
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "counters")
@@ -163,8 +165,8 @@ class Datapath:
     def translated(self, protocol: Protocol | None = None) -> int:
         """How many reverse entries there are (of a protocol): open sockets' translated destinations.
 
-        TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are not
-        connected need us as long as they are used.
+        TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are
+        not connected need us as long as they are used.
         """
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
@@ -176,7 +178,7 @@ class Datapath:
             return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
 
     def maps(self) -> PinnedMaps:
-        """Frontends and backends for the reconciler. Raises NotLoaded. After an unload and a load, ask again."""
+        """Frontends and backends for the reconciler, or NotLoaded. After an unload and a load, ask again."""
         try:
             return PinnedMaps(self._pins.maps)
         except FileNotFoundError:
@@ -197,7 +199,7 @@ class Datapath:
         return all(hook.name in attached and attached[hook.name].cgroup_id == cgroup_id for hook in HOOKS)
 
     def _version(self) -> str:
-        """The version whose programs run, or would; of several (a swap was interrupted) one that is still in use."""
+        """The version whose programs run, or would; when a swap was interrupted, the older of the two."""
         running = {link.program_id for link in links.read_links(self._pins.links).values()}
         versions = sorted(self._pins.versions(), key=lambda version: version == loader.version())
         for version in versions:

@@ -1,7 +1,7 @@
 """What this kernel can do, found by trying and not by its version: distributions backport.
 
-Trying leaves nothing behind: the programs are two instructions long and closed at once, the link is asked for with a
-cgroup that does not exist.
+Trying leaves nothing behind: the programs are two instructions long and closed at once, the link is asked for
+with a cgroup that does not exist.
 """
 
 import errno
@@ -18,7 +18,7 @@ _NETNS_COOKIE, _SET_RETVAL = 122, 187  # enum bpf_func_id
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Names of features: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `set_retval`."""
+    """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `set_retval`."""
 
     found: list[str]
     missing: list[str]  # required, and not there: the datapath cannot work
@@ -42,8 +42,8 @@ def _calling(helper: int) -> bytes:
 def probe() -> Features:
     """Find the features by trying. Raises BpfError when the agent lacks the capabilities to try.
 
-    Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack instead of
-    being refused at once.
+    Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack
+    instead of being refused at once.
     """
     tried = {hook.name: _loads(hook.program_type, hook.attach_type, _PROCEED) for hook in HOOKS}
     tried["cgroup_link"] = _links()

@@ -1,7 +1,7 @@
 """The socket path's hooks: which program of bpf/socket.c goes where. Pure.
 
-The order matters: attached from first to last and detached from last to first, nothing is ever translated on its way
-out whose answer would not be translated back.
+The order matters: attached from first to last and detached from last to first, nothing is ever translated on
+its way out whose answer would not be translated back.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from handover_agent.bpfsys import ProgramType
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A program's name in C, its type and its attach type (enum bpf_attach_type), and the first kernel with it."""
+    """A program's name in C, its type, its attach type (enum bpf_attach_type), the first kernel with it."""
 
     name: str
     program_type: ProgramType

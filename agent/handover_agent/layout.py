@@ -1,7 +1,7 @@
 """What the pinned maps look like: the Python side of bpf/{consts,structs,counter_names}.h. Pure.
 
-`LAYOUT` names this shape. It is part of the pins' path, so that programs of one layout never read maps of another; a
-change of any size or meaning here or there needs another number.
+`LAYOUT` names this shape. It is part of the pins' path, so that programs of one layout never read maps of
+another; a change of any size or meaning here or there needs another number.
 """
 
 import re
@@ -40,7 +40,7 @@ class MapSpec:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many entries the maps hold; counts of frontends, of slots for backends, of sockets, of affinity entries."""
+    """How many entries the maps hold: frontends, slots for backends, sockets, affinity entries."""
 
     frontends: int = 65_536
     backends: int = 262_144
@@ -126,4 +126,4 @@ def reverse_protocol(raw: bytes) -> int:
 def counter_names() -> dict[str, str]:
     """Name → what it means, in the order of enum counter: read from the header that C includes."""
     text = resources.files("handover_agent").joinpath("bpf/counter_names.h").read_text()
-    return {name: meaning for name, meaning in _COUNTER.findall(text)}
+    return dict(_COUNTER.findall(text))

@@ -1,6 +1,7 @@
-"""Programs attached to a cgroup by pinned links: one link for each hook, next to whatever others attach there.
+"""Programs attached to a cgroup by pinned links: one for each hook, next to whatever others attach there.
 
-A pinned link outlives the agent. Its program is swapped in one step; detaching takes effect when the call returns.
+A pinned link outlives the agent. Its program is swapped in one step; detaching takes effect when the call
+returns.
 """
 
 import os
@@ -39,7 +40,7 @@ def read_programs(directory: Path) -> dict[str, int]:
 
 
 def attach(directory: Path, programs: Path, cgroup: Path) -> None:
-    """Make every hook of `cgroup` run its program of the directory `programs`; what already does is left alone."""
+    """Make every hook of `cgroup` run its program of `programs`; what already does is left alone."""
     directory.mkdir(mode=0o700, exist_ok=True)
     cgroup_id = cgroup.stat().st_ino
     for hook in HOOKS:

@@ -1,4 +1,4 @@
-"""The kernel's frontends and backends, read and written through their pins: `table.Maps` with a kernel behind it."""
+"""The kernel's frontends and backends through their pins: `table.Maps` with a kernel behind it."""
 
 import errno
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from handover_agent.table import Backend, FrontendKey, FrontendValue, MapFull
 
 
 class PinnedMaps:
-    """table.Maps over the maps pinned in a directory. It stays on these maps: after an unload and a load, open anew.
+    """table.Maps over the maps pinned in a directory, and these only: after an unload and a load, open anew.
 
     Within a region, backends have to be sorted: the programs find an affinity's backend by binary search.
     """
@@ -49,7 +49,7 @@ class PinnedMaps:
         return {layout.unpack_key(key): layout.unpack_frontend(value) for key, value in entries}
 
     def write_frontends(self, entries: Mapping[FrontendKey, FrontendValue]) -> None:
-        """Set frontends, each in one atomic step, in the mapping's order. Raises MapFull after having written some."""
+        """Set frontends, each in one atomic step, in order. Raises MapFull after having written some."""
         packed = [(layout.pack_key(key), layout.pack_frontend(value)) for key, value in entries.items()]
         try:
             bpfbatch.write(self._frontends.fd, packed)
@@ -70,7 +70,7 @@ class PinnedMaps:
         return [layout.unpack_backend(value) for value in values]
 
     def write_backends(self, offset: int, backends: Sequence[Backend]) -> None:
-        """Fill slots from `offset` on. Raises MapFull when they do not fit in the array, and then writes nothing."""
+        """Fill slots from `offset` on. Raises MapFull, having written nothing, when they do not fit."""
         self._check_region(offset, len(backends))
         indices = range(offset, offset + len(backends))
         packed = [layout.pack_backend(backend) for backend in backends]

@@ -1,6 +1,7 @@
 """Compiles the programs with BCC and pins them, in a child process that ends then.
 
-The parent agent calls `load_programs`; everything that imports BCC happens behind `python -m handover_agent.loader`.
+The parent agent calls `load_programs`; everything that imports BCC happens behind `python -m
+handover_agent.loader`.
 """
 
 import hashlib
@@ -13,11 +14,11 @@ _TIMEOUT_S = 120
 
 
 class LoadFailed(Exception):
-    """The programs could not be compiled, verified or pinned; the message ends with what the child process said."""
+    """The programs could not be compiled, verified or pinned; the message ends with what the child said."""
 
 
 def version() -> str:
-    """Names what would be loaded: a hash of the C sources and the package's version. Fit for a name in a bpffs."""
+    """Names what would be loaded, fit for a bpffs: a hash of the C sources and the package's version."""
     digest = hashlib.sha256(metadata.version("handover").encode())
     sources = resources.files("handover_agent").joinpath("bpf")
     for source in sorted(sources.iterdir(), key=lambda entry: entry.name):

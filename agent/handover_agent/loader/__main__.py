@@ -4,11 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from handover_agent.bpfsys import BpfError, obj_get, pin, program_load
-from handover_agent.hooks import HOOKS
-from handover_agent.layout import Sizes, map_specs
-from handover_agent.loader.compiler import CompileError, compile_programs, with_maps
+from handover_agent.bpfsys import BpfError
+from handover_agent.loader.compiler import CompileError, compile_programs
 from handover_agent.loader.headers import NoHeaders, find_headers
+from handover_agent.loader.programs import pin_programs
 
 
 def main(arguments: list[str]) -> int:
@@ -21,12 +20,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--set-retval", action="store_true", help="the kernel has bpf_set_retval (5.18)")
     given = parser.parse_args(arguments)
     try:
-        programs = compile_programs(find_headers(), ["HAVE_SET_RETVAL"] if given.set_retval else [])
-        maps = [obj_get(given.maps / spec.name) for spec in map_specs(Sizes())]
-        for hook in HOOKS:
-            code = with_maps(programs[hook.name], [descriptor.fd for descriptor in maps])
-            with program_load(hook.program_type, hook.attach_type, code, hook.name) as program:
-                pin(program.fd, given.programs / hook.name)
+        compiled = compile_programs(find_headers(), ["HAVE_SET_RETVAL"] if given.set_retval else [])
+        pin_programs(compiled, given.maps, given.programs)
     except (CompileError, NoHeaders, BpfError, FileNotFoundError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1

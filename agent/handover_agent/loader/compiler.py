@@ -1,7 +1,8 @@
 """C to BPF instructions, by BCC. The only module that imports it.
 
-BCC serves as a compiler alone: our maps are made by the agent (so that they outlive programs and versions), and an
-instruction that wants a map's address carries the map's number, which `with_maps` replaces by a descriptor.
+BCC serves as a compiler alone: our maps are made by the agent (so that they outlive programs and versions),
+and an instruction that wants a map's address carries the map's number, which `with_maps` replaces by a
+descriptor.
 """
 
 import os
@@ -22,7 +23,7 @@ class CompileError(Exception):
 
 
 def compile_programs(headers: Path, defines: Sequence[str]) -> dict[str, bytes]:
-    """Program name → its instructions, with the maps as numbers. `headers`: a merged tree of kernel headers."""
+    """Program name → its instructions, maps as numbers. `headers`: a merged tree of kernel headers."""
     os.environ["BCC_KERNEL_SOURCE"] = str(headers)
     from bcc import BPF  # noqa: PLC0415 - costs 70 MB, and reads the environment
 
@@ -38,7 +39,7 @@ def compile_programs(headers: Path, defines: Sequence[str]) -> dict[str, bytes]:
 
 
 def with_maps(code: bytes, descriptors: Sequence[int]) -> bytes:
-    """The instructions with each map's number replaced by its descriptor. Raises IndexError on an unknown number."""
+    """The instructions with each map's number replaced by its descriptor; IndexError on an unknown number."""
     patched, position = bytearray(code), 0
     while position < len(code):
         opcode, registers, offset, immediate = _INSTRUCTION.unpack_from(code, position)

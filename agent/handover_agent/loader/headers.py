@@ -1,8 +1,9 @@
 """The kernel headers that BCC compiles against: one merged tree.
 
-Our programs use UAPI types only, so any version's headers do for any kernel: the agent's image carries one tree, and no
-node needs headers. On Debian they come in two packages (-common and the flavour's) that refer to each other by absolute
-paths; merged, they stand on their own. `python -m handover_agent.loader.headers DIRECTORY` makes such a tree.
+Our programs use UAPI types only, so any version's headers do for any kernel: the agent's image carries one
+tree, and no node needs headers. On Debian they come in two packages (-common and the flavour's) that refer to
+each other by absolute paths; merged, they stand on their own. `python -m handover_agent.loader.headers
+DIRECTORY` makes such a tree.
 """
 
 import argparse
@@ -29,13 +30,14 @@ class NoHeaders(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            f"no kernel headers to compile with: neither BCC_KERNEL_SOURCE nor {IN_IMAGE} is there, and {_PACKAGES} has no "
-            "linux-headers-*-common with a flavour next to it (on Debian: apt-get install linux-headers-amd64)"
+            f"no kernel headers to compile with: neither BCC_KERNEL_SOURCE nor {IN_IMAGE} is there, and "
+            f"{_PACKAGES} has no linux-headers-*-common with a flavour next to it "
+            "(on Debian: apt-get install linux-headers-amd64)"
         )
 
 
 def find_headers() -> Path:
-    """The merged tree to compile with: BCC_KERNEL_SOURCE, the image's, or the cache's, which is made when missing."""
+    """The merged tree: BCC_KERNEL_SOURCE, the image's, or the cache's, which is made when missing."""
     named = os.environ.get("BCC_KERNEL_SOURCE")
     for candidate in (Path(named) if named else None, IN_IMAGE):
         if candidate and (candidate / "include").is_dir():
@@ -64,7 +66,7 @@ def packages(sources: Path) -> tuple[Path, Path]:
 
 
 def merge(common: Path, flavour: Path, tree: Path) -> None:
-    """Make `tree` out of the two packages: `include`, and this machine's `arch`. It appears whole or not at all."""
+    """Make `tree` out of two packages: `include`, and this machine's `arch`. It appears whole, or not."""
     architecture = _ARCHITECTURES[platform.machine()]
     tree.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tree.parent, prefix=".headers-") as scratch:
