@@ -92,9 +92,9 @@ class Kube:
         for item in items:
             self._json("PATCH", f"{path_of(item)}?fieldManager={manager}&force=true", item, _APPLY)
 
-    def create(self, item: Mapping[str, Any]) -> Object:
+    def create(self, item: Mapping[str, Any], manager: str = "e2e") -> Object:
         """Create an object. Raises KubeError."""
-        return self._json("POST", path_of(item).rpartition("/")[0], item)
+        return self._json("POST", f"{path_of(item).rpartition('/')[0]}?fieldManager={manager}", item)
 
     def patch(self, kind: str, name: str, patch: Mapping[str, Any], namespace: str = "") -> Object:
         """Change an object by a merge patch. Raises KubeError."""

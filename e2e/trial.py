@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from e2e.kube import Kube, KubeError
+from e2e.kube import Kube, KubeError, Object
 from e2e.lab import Lab
 from e2e.lab.images import BASE
 from e2e.netns import Inside
@@ -62,9 +62,12 @@ class Trial:
 
     def start_traffic(self) -> None:
         """Put traffic on the lab, and return when every client holds all of its connections."""
-        nodes = len(self.lab.plan.nodes)
-        self.kube.apply(*deploy.objects(BASE, replicas=nodes))
-        addresses = until("every client runs", self._clients, _TRAFFIC_UP_S, self._pods)
+        old = {pod["metadata"]["uid"] for pod in self._client_pods()}
+        self.kube.apply(*deploy.objects(BASE, replicas=len(self.lab.plan.nodes)))
+        for pod in self._client_pods():
+            if pod["metadata"]["uid"] in old:  # of an earlier run, with another past
+                self.kube.delete("Pod", pod["metadata"]["name"], deploy.NAMESPACE, grace_s=0)
+        addresses = until("every client runs", lambda: self._clients(old), _TRAFFIC_UP_S, self._pods)
         collector = Collector(self.fabric, addresses)
         until("every client answers", lambda: _started(collector), _TRAFFIC_UP_S, self._pods)
         self._collector = collector
@@ -75,19 +78,48 @@ class Trial:
             lambda: [(c.name, c.held, c.held_wanted) for c in collector.report().clients],
         )
 
+    def wait_for_requests(self, number: int) -> None:
+        """Return when so many more requests have been answered: a stretch of time, measured in traffic."""
+        wanted = self._answered() + number
+        until(f"{number} requests are answered", lambda: self._answered() >= wanted, 60, self._losses)
+
+    def wait_until_calm(self, requests: int = 10_000, within_s: float = 90) -> None:
+        """Return when every connection is held and a stretch of traffic lost nothing."""
+
+        def calm() -> bool:
+            before = self._losses()
+            self.wait_for_requests(requests)
+            held = all(client.held == client.held_wanted for client in self.traffic.report().clients)
+            return held and self._losses() == before
+
+        until("traffic loses nothing", calm, within_s, self._losses)
+
+    def _answered(self) -> int:
+        return sum(phase.total.answered for phase in self.traffic.report().phases)
+
+    def _losses(self) -> int:
+        return sum(client.lost for client in self.traffic.report().clients)
+
     def close(self) -> None:
         """Let go of everything; the lab and what runs there stay."""
         if self._collector is not None:
             self._collector.close()
         self.fabric.close()
 
-    def _clients(self) -> list[Address] | None:
-        found = deploy.clients(self.kube.list("Pod", deploy.NAMESPACE, "traffic-client=true"))
+    def _client_pods(self) -> list[Object]:
+        return self.kube.list("Pod", deploy.NAMESPACE, "traffic-client=true")
+
+    def _clients(self, old: set[str]) -> list[Address] | None:
+        """The control ports of all clients, once there are as many as there should be."""
+        found = deploy.clients(pod for pod in self._client_pods() if pod["metadata"]["uid"] not in old)
         return found if len(found) == len(deploy.CLIENTS) * len(self.lab.plan.nodes) else None
 
     def _pods(self) -> list[str]:
         pods = self.kube.list("Pod", deploy.NAMESPACE)
-        return [f"{p['metadata']['name']} on {p['spec'].get('nodeName')}: {p['status'].get('phase')}" for p in pods]
+        return [
+            f"{p['metadata']['name']} on {p['spec'].get('nodeName')}: {p['status'].get('phase')}"
+            for p in pods
+        ]
 
 
 def _started(collector: Collector) -> bool:

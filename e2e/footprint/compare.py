@@ -56,7 +56,8 @@ def _chain(chain: str, rules: list[str]) -> list[str]:
         return rules
     # One destination each, in an order drawn at random; a rule without a destination keeps its place.
     ordered: list[str] = []
-    for disjoint, run in itertools.groupby(rules, lambda rule: rule.startswith("-A KUBE-SERVICES -d ")):
+    for disjoint, group in itertools.groupby(rules, lambda rule: rule.startswith("-A KUBE-SERVICES -d ")):
+        run = list(group)
         ordered += sorted(run) if disjoint else run
     return ordered
 

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from e2e.netns import Inside
+from e2e.traffic.client.ledger import FIRST_PHASE
 from e2e.traffic.report import Failure, Report, Stream, merge
 
 _ANSWER_WITHIN_S = 5.0
@@ -97,7 +98,7 @@ class Collector:
     def __init__(self, fabric: Inside, clients: Sequence[Address], every_s: float = 1.0) -> None:
         self._fabric = fabric
         self._clients = [_Client(address) for address in clients]
-        self._phase = "start"
+        self._phase = FIRST_PHASE
         self._gone: list[tuple[str, Failure]] = []
         self._lock = threading.Lock()
         self._polling = threading.Lock()  # or an older report could come after a newer one

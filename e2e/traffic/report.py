@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from e2e.traffic.client.ledger import bucket_top
+from e2e.traffic.client.ledger import FIRST_PHASE, bucket_top
 
 
 @dataclass(slots=True)
@@ -125,8 +125,8 @@ class Report:
 
     @property
     def lost(self) -> int:
-        """Losses of all phases."""
-        return sum(phase.total.losses for phase in self.phases)
+        """Losses of all phases but the start, when servers and clients come up in any order."""
+        return sum(phase.total.losses for phase in self.phases if phase.name != FIRST_PHASE)
 
 
 def quantile_us(histogram: Mapping[int, int], share: float) -> int | None:

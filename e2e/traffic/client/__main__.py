@@ -18,8 +18,6 @@ from .targets import Expectations, Target
 from .tcp import HeldConnections, NewConnections, Streams
 from .udp import Datagrams, Exchange, echo
 
-FIRST_PHASE = "start"
-
 
 def arguments() -> argparse.ArgumentParser:
     """What the client can be told at its start."""
@@ -47,7 +45,7 @@ class Client:
         self.name = options.name
         self._id = uuid.uuid4().hex  # another one after a restart, which would otherwise look like few losses
         self._loop = loop
-        self._ledger = Ledger(FIRST_PHASE)
+        self._ledger = Ledger()
         self._expectations = Expectations()
         self._targets = [Target(options.service, address, options.port) for address in sorted(addresses)]
         streams = Streams(loop, self._ledger, self.name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 _CUTS = 16
 _CUT_BITS = 4
 SLOW_S = 1.0
+FIRST_PHASE = "start"
 
 
 def bucket(microseconds: int) -> int:
@@ -90,7 +91,7 @@ class Phase:
 class Ledger:
     """All phases so far, and the last failures in detail."""
 
-    def __init__(self, phase: str) -> None:
+    def __init__(self, phase: str = FIRST_PHASE) -> None:
         self.phases = [Phase(phase, time.time())]
         self.failures: deque[dict[str, object]] = deque(maxlen=200)
         self.lost = 0
