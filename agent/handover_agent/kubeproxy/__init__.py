@@ -21,6 +21,8 @@ from handover_agent.kubeproxy.errors import (
 )
 from handover_agent.kubeproxy.flush import flush
 from handover_agent.kubeproxy.inspection import Inspection, inspect
+from handover_agent.kubeproxy.parity import compare, frontends_of
+from handover_agent.kubeproxy.served import Served
 from handover_agent.kubeproxy.snapshot import Snapshot
 
 __all__ = [
@@ -30,11 +32,14 @@ __all__ = [
     "NotRestored",
     "NotSupported",
     "NothingFlushed",
+    "Served",
     "Snapshot",
     "SnapshotInvalid",
     "ToolFailed",
+    "compare",
     "flush",
     "forwarding",
+    "frontends_of",
     "inspect",
     "keeper",
 ]

@@ -27,6 +27,6 @@ def refuse(rulesets: Iterable[tuple[object, Mapping[str, Rules]]]) -> None:
             "ipvs",
             ", ".join(found),
             "Leave this node on kube-proxy, or switch kube-proxy to nftables or iptables first: set the "
-            "mode, restart its pod on the node, and remove what the old mode left with `kube-proxy --cleanup` "
+            "mode, restart its pod on the node, remove what the old mode left with `kube-proxy --cleanup` "
             f"({DEVICE} must be gone)",
         )

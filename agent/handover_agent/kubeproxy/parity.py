@@ -1,0 +1,101 @@
+"""Does our table do what kube-proxy's own rules do on this node?
+
+Rules are not compared as text: each frontend is pushed through them (`trace_*`), and what comes out is
+compared. Only what both are responsible for is compared. These are no differences:
+
+* what the packet path will serve: external scope, and SCTP;
+* load balancer addresses with loadBalancerSourceRanges that our table leaves to the packet path;
+* ClusterIPs that are assigned to an interface of this node (NodeLocal DNSCache), which the table leaves
+alone;
+* NodePorts on loopback addresses, which kube-proxy serves in one mode and not in the other.
+"""
+
+from collections.abc import Collection, Mapping
+
+from handover_api.nodemigration import ProxyMode
+
+from handover_agent.kubeproxy import nftables, trace_iptables, trace_nftables
+from handover_agent.kubeproxy.inspection import Inspection
+from handover_agent.kubeproxy.iptables import Family
+from handover_agent.kubeproxy.served import Answer, Served, Verdict, is_ipv4
+from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, Scope, ip_bytes, ip_text
+
+_SHOWN = 3
+
+
+def frontends_of(inspection: Inspection) -> Served:
+    """What kube-proxy's rules in force do. In nftables mode the tables are read once more, as JSON.
+
+    Raises ToolFailed.
+    """
+    if inspection.mode is ProxyMode.NFTABLES:
+        families = {"ip": True, "ip6": False}
+        listings = {family: nftables.listing_json((family, name)) or [] for family, name in inspection.nft}
+        parts = [trace_nftables.trace(objects, families[family]) for family, objects in listings.items()]
+    else:
+        parts = [
+            trace_iptables.trace(tables, source.family is Family.IPV4)
+            for source, tables in inspection.rulesets.items()
+        ]
+    addresses: dict[FrontendKey, Answer] = {}
+    node_ports: dict[tuple[int, Protocol, bool], Answer] = {}
+    for part in parts:
+        addresses |= part.addresses
+        node_ports |= part.node_ports
+    return Served(addresses, node_ports)
+
+
+def compare(
+    table: Mapping[FrontendKey, Entry], rules: Served, local_addresses: Collection[bytes] = ()
+) -> list[str]:
+    """Where the table and kube-proxy's rules differ, one readable line for each frontend; empty at parity.
+
+    `local_addresses` are the addresses on this node's interfaces (16 bytes each).
+    """
+    differences: list[str] = []
+    node_ports_seen: set[tuple[int, Protocol, bool]] = set()
+    for key, entry in table.items():
+        if key.scope is not Scope.INTERNAL or key.protocol is Protocol.SCTP:
+            continue
+        node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
+        answer = rules.get(key)
+        if answer is None:
+            if not _loopback(key.address):
+                differences.append(
+                    f"{key} ({entry.service}): kube-proxy has no rule for it, ours {_ours(entry)}"
+                )
+        elif (answer.verdict, answer.backends) != (_verdict(entry), frozenset(entry.backends)):
+            differences.append(f"{key} ({entry.service}): kube-proxy {_theirs(answer)}, ours {_ours(entry)}")
+    for key, answer in rules.addresses.items():
+        excluded = key.protocol is Protocol.SCTP or answer.restricted or key.address in local_addresses
+        if key not in table and not excluded:
+            differences.append(f"{key}: kube-proxy {_theirs(answer)}, our table lacks it")
+    for (port, protocol, ipv4), answer in rules.node_ports.items():
+        if protocol is not Protocol.SCTP and (port, protocol, ipv4) not in node_ports_seen:
+            name = f"{protocol.name} NodePort {port} ({'IPv4' if ipv4 else 'IPv6'})"
+            differences.append(f"{name}: kube-proxy {_theirs(answer)}, our table lacks it")
+    return differences
+
+
+def _verdict(entry: Entry) -> Verdict:
+    if entry.backends:
+        return Verdict.SERVED
+    return Verdict.DROPPED if entry.flags & FrontendFlags.DROP else Verdict.REFUSED
+
+
+def _ours(entry: Entry) -> str:
+    return _theirs(Answer(_verdict(entry), frozenset(entry.backends)))
+
+
+def _theirs(answer: Answer) -> str:
+    if answer.verdict is Verdict.REFUSED:
+        return "refuses"
+    if answer.verdict is Verdict.DROPPED:
+        return "drops"
+    shown = ", ".join(str(backend) for backend in sorted(answer.backends)[:_SHOWN])
+    more = len(answer.backends) - _SHOWN
+    return f"sends to {shown or 'nobody'}" + (f" and {more} more" if more > 0 else "")
+
+
+def _loopback(address: bytes) -> bool:
+    return address == ip_bytes("::1") or (is_ipv4(address) and ip_text(address).startswith("127."))
