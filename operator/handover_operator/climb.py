@@ -1,0 +1,202 @@
+"""The way up of one node: one rung at a time, each step behind its gates.
+
+Standby → Shadow → Serving, then kube-proxy is drained, and only when it is gone: Sole, and a soak. On a held cluster
+the way ends at Serving, beside kube-proxy, with a soak of its own.
+"""
+
+from datetime import timedelta
+
+from handover_api.base import Rung
+
+from handover_operator import gates
+from handover_operator.actions import DrainKubeProxy, Event, PrepareDaemonSet, UndrainKubeProxy
+from handover_operator.gates import Block, Kind
+from handover_operator.orders import Context, Step, move, order, renew
+from handover_operator.reasons import Reason
+from handover_operator.standing import Standing
+
+
+def start_gate(s: Standing) -> Block | None:
+    """What has to be true of a node before anything of it is changed."""
+    return gates.first(
+        gate(s)
+        for gate in (
+            gates.node_ready,
+            gates.fresh,
+            gates.agent_ready,
+            gates.api_version,
+            gates.kernel,
+            gates.mode,
+            gates.settled,
+            gates.kube_proxy_serves,
+            gates.no_fault,
+        )
+    )
+
+
+def climb(s: Standing, ctx: Context) -> Step:
+    """The next step up of a node that holds a slot."""
+    block = gates.fresh(s)
+    if block is not None:
+        # The deadline measures the agent's work, not the time in which nobody could hear of it.
+        soon = ctx.now + timedelta(seconds=ctx.deadline_s[s.wanted] / 2)
+        late = s.known and s.reported and s.spec.deadline is not None and s.spec.deadline < soon
+        return Step((renew(s, ctx),) if late and ctx.stop is None else (), (), block)
+    if s.in_flight and s.spec.migration_generation != ctx.migration.generation and ctx.stop is None:
+        return Step((renew(s, ctx),))
+    if s.fell:
+        return _climb_again(s, ctx)
+    block = gates.settled(s)
+    if block is not None:
+        return Step((), (), block)
+    if s.wanted is Rung.STANDBY:
+        return _go(s, ctx, start_gate(s), Rung.SHADOW, "its agent reports and the node is ready")
+    if s.wanted is Rung.SHADOW:
+        return _go(s, ctx, shadow_gate(s), Rung.SERVING, "parity, and a baseline of probes")
+    return _at_serving(s, ctx) if s.wanted is Rung.SERVING else _at_sole(s, ctx)
+
+
+def shadow_gate(s: Standing) -> Block | None:
+    """What has to be true on Shadow before new connections become ours."""
+    return gates.first(
+        gate(s)
+        for gate in (
+            gates.datapath_errors,
+            gates.node_ready,
+            gates.agent_ready,
+            gates.api_version,
+            gates.no_fault,
+            gates.snapshot,
+            gates.parity,
+            gates.baseline,
+            gates.kube_proxy_serves,
+        )
+    )
+
+
+def serving_gate(s: Standing, ctx: Context) -> Block | None:
+    """What has to be true on Serving before kube-proxy may leave, and while it leaves."""
+    return gates.first(
+        (
+            gates.probes(s, ctx.failure_ratio),
+            gates.datapath_errors(s),
+            gates.node_ready(s),
+            gates.agent_ready(s),
+            gates.api_version(s),
+            gates.no_fault(s),
+            # Without kube-proxy its rules age: then they no longer have to agree with the API.
+            None if s.node.drained else gates.parity(s),
+        )
+    )
+
+
+def soak_gate(s: Standing, ctx: Context) -> Block | None:
+    """What has to be true on Sole for the soak to pass."""
+    fault = s.status.fault
+    if fault is not None and (ctx.now - fault.since).total_seconds() > gates.FAULT_PATIENCE_S:
+        block = gates.no_fault(s)
+        return block and Block(Kind.FAIL, block.reason, s.name, block.expected, block.seen)
+    return gates.first(
+        (
+            gates.probes(s, ctx.failure_ratio),
+            gates.datapath_errors(s),
+            gates.node_ready(s),
+            gates.agent_ready(s),
+            gates.no_fault(s),
+            gates.parity(s),
+            gates.soaked(s, ctx.soak_s, ctx.now),
+        )
+    )
+
+
+def _at_serving(s: Standing, ctx: Context) -> Step:
+    block = serving_gate(s, ctx)
+    if block is not None:
+        return Step((), (), block)
+    if ctx.stop is not None:
+        return _stopped(s, ctx)
+    if ctx.hold is not None:
+        return _hold(s, ctx)
+    if not s.node.drained:
+        return _drain(s, ctx)
+    return _go(s, ctx, gates.kube_proxy_gone(s), Rung.SOLE, "kube-proxy is gone")
+
+
+def _drain(s: Standing, ctx: Context) -> Step:
+    if not ctx.daemonset.in_force:
+        event = Event(
+            Reason.DAEMON_SET_PREPARED,
+            "kube-proxy's DaemonSet now lets nodes be drained by label; its original is recorded on it",
+        )
+        return Step((PrepareDaemonSet(),), (event,))
+    # A new order first: if the label is lost, the next plan does both again; if the order is lost, neither is done.
+    renewed = order(s, ctx, Rung.SERVING, within_s=ctx.deadline_s[Rung.SOLE])
+    event = Event(
+        Reason.DRAINED, "probes passed through eBPF, kube-proxy is sent away by the node's label", s.name
+    )
+    return Step((renewed, DrainKubeProxy(s.name)), (event,))
+
+
+def _hold(s: Standing, ctx: Context) -> Step:
+    if s.node.drained:
+        event = Event(
+            Reason.UNDRAINED,
+            "a Service asks for what is not served yet, so kube-proxy returns to the node",
+            s.name,
+        )
+        return Step((order(s, ctx, Rung.SERVING), UndrainKubeProxy(s.name)), (event,))
+    block = gates.first((gates.kube_proxy_serves(s), gates.soaked(s, ctx.soak_s, ctx.now)))
+    if block is not None:
+        return Step((), (), block)
+    return Step((order(s, ctx, Rung.SERVING, soak_passed=ctx.now),))
+
+
+def _at_sole(s: Standing, ctx: Context) -> Step:
+    block = soak_gate(s, ctx)
+    if block is not None and block.kind is Kind.FAIL:
+        return Step((), (), block)
+    if ctx.stop is not None:
+        return _stopped(s, ctx)
+    if not s.node.drained and ctx.daemonset.in_force:
+        event = Event(
+            Reason.DRAINED, "the label was gone: kube-proxy is sent away again", s.name, warning=True
+        )
+        return Step((DrainKubeProxy(s.name),), (event,))
+    if block is not None:
+        return Step((), (), block)
+    event = Event(Reason.NODE_MIGRATED, f"migrated: healthy on {s.reached} for {ctx.soak_s:g} s", s.name)
+    return Step((order(s, ctx, Rung.SOLE, soak_passed=ctx.now),), (event,))
+
+
+def _drain_again(s: Standing) -> Step:
+    event = Event(Reason.DRAINED, "the label was gone: kube-proxy is sent away again", s.name, warning=True)
+    return Step((DrainKubeProxy(s.name),), (event,))
+
+
+def _climb_again(s: Standing, ctx: Context) -> Step:
+    # The order stays as it is: the agent of a rebooted node climbs back to it by itself, and is the only one there.
+    if ctx.stop is not None:
+        return _stopped(s, ctx)
+    if s.wanted is Rung.SOLE:
+        if not s.node.drained and ctx.daemonset.in_force:
+            return _drain_again(s)
+        if (block := gates.kube_proxy_gone(s)) is not None:
+            return Step((), (), block)
+    event = Event(
+        Reason.NODE_FELL,
+        f"had passed its soak on {s.wanted} and now stands on {s.reached}",
+        s.name,
+        warning=True,
+    )
+    return Step((order(s, ctx, s.wanted),), (event,))
+
+
+def _go(s: Standing, ctx: Context, block: Block | None, rung: Rung, why: str) -> Step:
+    if block is not None:
+        return Step((), (), block)
+    return _stopped(s, ctx) if ctx.stop is not None else move(s, ctx, rung, why)
+
+
+def _stopped(s: Standing, ctx: Context) -> Step:
+    assert ctx.stop is not None  # noqa: S101
+    return Step((), (), Block(Kind.LINE, ctx.stop.reason, s.name, "its next step", ctx.stop.message))

@@ -1,0 +1,75 @@
+"""The way down of one node: the same rungs, and nothing of ours goes before kube-proxy is back.
+
+There is no failure on the way down, because there is nothing to roll back to: what does not come true is waited for
+and, after the deadline, told to a person.
+"""
+
+from datetime import datetime
+
+from handover_api.base import Rung
+
+from handover_operator import gates
+from handover_operator.actions import Event, UndrainKubeProxy
+from handover_operator.gates import Block
+from handover_operator.orders import Context, Step, move, order
+from handover_operator.reasons import Reason
+from handover_operator.standing import HEIGHT, Standing
+
+
+def grounded(s: Standing, now: datetime) -> bool:
+    """Nothing of ours is on the node any more, as far as anybody can say."""
+    if s.node.drained:
+        return False
+    if s.node.migration is None:
+        return True
+    if s.wanted is not Rung.STANDBY:
+        return False
+    # An agent that never said a word has done nothing: it reports where it stands before it takes a step.
+    return s.settled or (not s.reported and (s.node.agent is None or s.overdue(now)))
+
+
+def descend(s: Standing, ctx: Context) -> Step:
+    """The next step down of a node that holds a slot."""
+    if s.wanted is Rung.STANDBY and s.settled:
+        return Step((UndrainKubeProxy(s.name),)) if s.node.drained else Step()
+    block = gates.fresh(s)
+    if block is not None:
+        return Step((), (), block)
+    if HEIGHT[s.reached] > HEIGHT[s.wanted]:
+        return Step((), (), gates.settled(s))
+    if s.wanted is Rung.SOLE:
+        return move(s, ctx, Rung.SERVING, "kube-proxy's rules are put back")
+    below_wanted = HEIGHT[s.reached] < HEIGHT[s.wanted]
+    if not s.settled and not below_wanted:
+        return Step((), (), gates.settled(s))
+    if s.wanted is Rung.SERVING:
+        return _leave_serving(s, ctx)
+    if s.wanted is Rung.SHADOW:
+        return move(s, ctx, Rung.STANDBY, "everything of ours is removed")
+    return Step((), (), gates.settled(s))
+
+
+def _leave_serving(s: Standing, ctx: Context) -> Step:
+    if s.node.drained:
+        event = Event(
+            Reason.UNDRAINED, "its rules are in force again, kube-proxy returns to the node", s.name
+        )
+        return Step((order(s, ctx, Rung.SERVING), UndrainKubeProxy(s.name)), (event,))
+    block = gates.kube_proxy_serves(s)
+    if block is not None:
+        return Step((), (), block)
+    block = gates.kube_proxy_synced(s)
+    if block is None:
+        return move(s, ctx, Rung.SHADOW, "new connections are kube-proxy's again")
+    if not s.overdue(ctx.now):
+        return Step((), (), block)
+    return _leave_without_parity(s, ctx, block)
+
+
+def _leave_without_parity(s: Standing, ctx: Context, block: Block) -> Step:
+    # kube-proxy has run for a whole deadline: it is the authority on the way back, whatever our table says.
+    step = move(s, ctx, Rung.SHADOW, "kube-proxy is back")
+    event = Event(
+        Reason.PARITY_IGNORED, f"going on with kube-proxy nevertheless: {block.message}", s.name, warning=True
+    )
+    return Step(step.actions, (*step.events, event))

@@ -1,0 +1,204 @@
+"""One word for where the migration stands, and one message that a person can act upon.
+
+All three conditions come from the one `Verdict`, so that they cannot contradict each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from handover_api.base import Rung, Target
+from handover_api.proxymigration import Phase, Rollback
+
+from handover_operator.descend import grounded
+from handover_operator.gates import Block, Kind
+from handover_operator.moves import Moves
+from handover_operator.orders import Hold
+from handover_operator.preflight import Problem
+from handover_operator.reasons import Reason
+from handover_operator.standing import Standing
+from handover_operator.survey import Survey
+
+MESSAGE_BYTES = 4096
+SHOWN = 5  # blocks, failures and Services that are told in full
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is true of the whole migration. At most one of the three is true; none when it is paused."""
+
+    phase: Phase
+    reason: Reason
+    message: str
+    ready: bool = False
+    reconciling: bool = False
+    stalled: bool = False
+
+
+def decide(seen: Survey, made: Moves, problems: Sequence[Problem], *, finished: bool) -> Verdict:
+    """The verdict on a plan. `finished`: all nodes are down and the DaemonSet is as it was."""
+    if seen.ctx.migration.deleting:
+        return _down(seen, made, Reason.DELETING, finished)
+    if made.found or seen.known.nodes:
+        return _failed(seen, made)
+    if seen.ctx.migration.spec.paused:
+        where = _where(seen)
+        text = f"Paused by spec.paused: no node takes a step. {where} Set spec.paused to false to go on."
+        return Verdict(Phase.PAUSED, Reason.PAUSED, text)
+    if seen.ctx.migration.spec.target is Target.KUBE_PROXY:
+        return _down(seen, made, Reason.REVERSING, finished)
+    if problems:
+        return _not_begun(problems)
+    if seen.ctx.stop is not None:
+        stop = seen.ctx.stop
+        return Verdict(Phase.STALLED, stop.reason, _cut(f"{stop.message}\n{_where(seen)}"), stalled=True)
+    if seen.ctx.hold is not None:
+        return _holding(seen, made, seen.ctx.hold)
+    return _up(seen, made)
+
+
+def _not_begun(problems: Sequence[Problem]) -> Verdict:
+    message = "\n".join(problem.message for problem in problems)
+    message = _cut(f"{message}\nNothing on any node has been changed.")
+    if any(problem.needs_person for problem in problems):
+        return Verdict(Phase.STALLED, problems[0].reason, message, stalled=True)
+    return Verdict(Phase.PREFLIGHT, problems[0].reason, message, reconciling=True)
+
+
+def _up(seen: Survey, made: Moves) -> Verdict:
+    where = _where(seen)
+    if seen.passed == len(seen.selected) and not made.current:
+        if seen.degraded:
+            return _degraded(seen, where)
+        return Verdict(
+            Phase.MIGRATED, Reason.MIGRATED, f"{where} kube-proxy runs on none of them.", ready=True
+        )
+    message = _cut(" ".join(part for part in (where, _now(made), _tell(made.blocks)) if part))
+    flying = [s for s in seen.all if s.in_flight]
+    lost = [block for block in made.blocks if block.reason is Reason.AGENT_LOST]
+    if flying and len(lost) >= len(made.current):
+        return Verdict(Phase.STALLED, Reason.AGENT_LOST, message, stalled=True)
+    if made.actions or flying:
+        return Verdict(Phase.MIGRATING, Reason.MIGRATING, message, reconciling=True)
+    if seen.unwell_line:
+        return _degraded(seen, where)
+    if not made.blocks:
+        return Verdict(Phase.MIGRATING, Reason.MIGRATING, message, reconciling=True)
+    late = {s.name for s in seen.selected if s.overdue(seen.ctx.now) or s.node.migration is None}
+    stuck = [
+        b
+        for b in made.blocks
+        if b.kind is Kind.REFUSE or (b.node in late and b.reason is not Reason.NODE_NOT_READY)
+    ]
+    worst = (stuck or made.blocks)[0]
+    if stuck:
+        return Verdict(Phase.STALLED, worst.reason, message, stalled=True)
+    return Verdict(Phase.MIGRATING, worst.reason, message, reconciling=True)
+
+
+def _degraded(seen: Survey, where: str) -> Verdict:
+    text = f"{where} Not well: {_tell(seen.degraded)}"
+    text += " No node is taken back by itself, and no other node starts while a Ready one is not well;"
+    text += " set spec.target to KubeProxy for the way back."
+    moved = seen.passed == len(seen.selected)
+    return Verdict(Phase.MIGRATED if moved else Phase.STALLED, Reason.DEGRADED, _cut(text), stalled=not moved)
+
+
+def _holding(seen: Survey, made: Moves, hold: Hold) -> Verdict:
+    names = ", ".join(hold.features)
+    services = "; ".join(hold.services[:SHOWN])
+    more = f"; and {len(hold.services) - SHOWN} more" if len(hold.services) > SHOWN else ""
+    sole = [s.name for s in seen.selected if s.reached is Rung.SOLE]
+    beside = (
+        f"{_some(sole)} went to Sole before that and stay there: what is asked for is not served on them."
+        if sole
+        else "kube-proxy goes on running on every node, nothing is drained and nothing is flushed."
+    )
+    message = _cut(
+        f"Services ask for {names}, which this datapath does not serve yet: {services}{more}. Nodes go no further than"
+        f" Serving; {beside} To go on without it, add {names} to spec.acknowledge; or change these Services."
+        f" {_where(seen)} {_tell(made.blocks)}".rstrip()
+    )
+    at_rest = seen.passed == len(seen.selected) and not made.current
+    return Verdict(Phase.HOLDING, Reason.UNSERVED, message, reconciling=not at_rest, stalled=at_rest)
+
+
+def _failed(seen: Survey, made: Moves) -> Verdict:
+    spec = seen.ctx.migration.spec
+    known = seen.known.plus(made.found)
+    reason = Reason(known.failures[0].reason) if known.failures else Reason.ROLLING_BACK
+    told = "; ".join(f"{f.message}" for f in known.failures[:SHOWN])
+    failed = {s.name: s for s in seen.selected if s.name in known.nodes}
+    if spec.rollback is Rollback.ALL:
+        away = [s for s in seen.all if not grounded(s, seen.ctx.now)]
+        doing, done = "All nodes go back to kube-proxy", "All nodes are back on kube-proxy"
+    else:
+        away = [s for s in failed.values() if not grounded(s, seen.ctx.now)]
+        doing = f"{_some(failed)} goes back to kube-proxy and no other node starts"
+        done = (
+            f"{_some(failed)} is back on kube-proxy, no other node starts, and nodes that are migrated stay"
+        )
+    retry = "Any change of the spec tries again; spec.target: KubeProxy takes all nodes back."
+    if spec.rollback is Rollback.PAUSE:
+        text = f"{told}. Everything stays where it is (rollback: Pause). {retry} {_where(seen)}"
+        return Verdict(Phase.STALLED, reason, _cut(text), stalled=True)
+    if away or made.found:
+        text = f"{told}. {doing} (rollback: {spec.rollback}). {_where(seen)} {_tell(made.blocks)}"
+        stuck = _stuck(away, seen, made)
+        return Verdict(Phase.ROLLING_BACK, reason, _cut(text.rstrip()), reconciling=not stuck, stalled=stuck)
+    text = f"{told}. {done} (rollback: {spec.rollback}). {retry} {_where(seen)} {_tell(made.blocks)}"
+    return Verdict(Phase.STALLED, reason, _cut(text.rstrip()), stalled=True)
+
+
+def _down(seen: Survey, made: Moves, reason: Reason, finished: bool) -> Verdict:
+    if finished:
+        text = "kube-proxy serves every node, its DaemonSet is as it was, nothing of Handover's is left on any node."
+        if reason is Reason.DELETING:
+            return Verdict(Phase.REVERSED, reason, text, reconciling=True)
+        return Verdict(Phase.REVERSED, Reason.REVERSED, text, ready=True)
+    away = [s for s in seen.all if not grounded(s, seen.ctx.now)]
+    why = "ProxyMigration deleted" if reason is Reason.DELETING else "spec.target is KubeProxy"
+    text = f"{why}: {len(away)} nodes have still to go back to kube-proxy. {_now(made)} {_tell(made.blocks)}"
+    stuck = _stuck(away, seen, made)
+    return Verdict(Phase.REVERSING, reason, _cut(text.rstrip()), reconciling=not stuck, stalled=stuck)
+
+
+def _stuck(away: Sequence[Standing], seen: Survey, made: Moves) -> bool:
+    """Nothing on the way down moves, and has not for longer than its deadline."""
+    blocked = {block.node for block in made.blocks}
+    lost = {block.node for block in made.blocks if block.reason is Reason.AGENT_LOST}
+    return (
+        bool(away)
+        and not made.actions
+        and all(
+            s.name in lost or (s.name in blocked and s.overdue(seen.ctx.now))
+            for s in away
+            if s.in_flight or s.name in blocked
+        )
+        and bool(blocked)
+    )
+
+
+def _where(seen: Survey) -> str:
+    migrated = sum(s.migrated for s in seen.selected)
+    return f"{migrated} of {len(seen.selected)} nodes are migrated."
+
+
+def _now(made: Moves) -> str:
+    return f"Under way: {_some(dict.fromkeys(made.current))}." if made.current else ""
+
+
+def _some(names: Sequence[str] | dict[str, object] | dict[str, Standing] | dict[str, None]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return ", ".join(listed[:10]) + more
+
+
+def _tell(blocks: Sequence[Block]) -> str:
+    urgent = sorted(blocks, key=lambda block: block.kind is not Kind.REFUSE)
+    more = f" And {len(blocks) - SHOWN} more nodes wait." if len(blocks) > SHOWN else ""
+    return ("; ".join(block.message for block in urgent[:SHOWN]) + more).strip()
+
+
+def _cut(message: str) -> str:
+    """A message short enough for a condition."""
+    return message if len(message) <= MESSAGE_BYTES else message[: MESSAGE_BYTES - 2] + " …"
