@@ -130,7 +130,7 @@ class Migration:
         until("kube-proxy is rolled out everywhere", rolled_out, within_s)
 
     def wait_for_footprint(self, before: Footprint, within_s: float = 45) -> None:
-        """Return when everything is as it was recorded; raise TrialError with a diff when it stays different."""
+        """Return when everything is as it was recorded, or raise TrialError with a diff."""
         latest = [""]
 
         def same() -> bool:

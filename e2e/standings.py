@@ -32,8 +32,9 @@ class Standing:
         """One line for a person."""
         status = self.status
         where = str(self.rung) if self.rung is self.wanted else f"{self.rung} → {self.wanted}"
-        proxy = f"kube-proxy {'runs' if status.kube_proxy.running else 'is gone'}, {status.kube_proxy.rules} rules"
-        facts = f"{proxy}, {status.translated} translated, {status.old_flows} old flows"
+        proxy = f"kube-proxy {'runs' if status.kube_proxy.running else 'is gone'}"
+        flows = f"{status.translated} translated, {status.old_flows} old"
+        facts = f"{proxy}, {status.kube_proxy.rules} rules, {flows}"
         fault = f"; {status.fault.reason}: {status.fault.message}" if status.fault else ""
         return f"{self.node}: {where}; {facts}; {status.step or '-'}{fault}"
 
