@@ -2,14 +2,15 @@
 
 Not kopf's indexes: they never come up with 5,000 objects, and what vanishes while a watch is broken stays in
 them for ever. Here a list replaces the whole copy, and a copy that is not being kept up says so: nobody plans
-on it.
+on it. Objects are read into what is needed of them as they come in, so that a pass over all costs next to
+nothing.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from handover_operator.api import Api, ApiError, GoneError, Object
 from handover_operator.places import Kind
@@ -20,17 +21,17 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
 
 Key = tuple[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Which objects to copy, and what of each is worth keeping."""
+    """Which objects to copy."""
 
     kind: Kind
     namespace: str = ""
     labels: str = ""
     fields: str = ""
-    keep: Callable[[Object], Object] = field(default=lambda item: item, compare=False)
 
     @property
     def selectors(self) -> dict[str, str]:
@@ -50,16 +51,20 @@ def key_of(item: Mapping[str, Any]) -> Key:
     return metadata.get("namespace", ""), metadata["name"]
 
 
-class Watched:
+class Watched(Generic[T]):
     """The copy. `run` keeps it up until it is cancelled; `live` says whether it can be trusted now."""
 
-    def __init__(self, api: Api, collection: Collection, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, collection: Collection, read: Callable[[Object], T], changed: Callable[[], None]
+    ) -> None:
         self.collection = collection
         self.trouble: ApiError | None = None
         self._api = api
+        self._read = read
         self._changed = changed
-        self._objects: dict[Key, Object] = {}
-        self._version = 0
+        self._objects: dict[Key, T] = {}
+        self._version = 0  # how far the watch has come
+        self._ahead: dict[Key, int] = {}  # objects that were learned ahead of the watch, and their versions
         self._listed = False
         self._pause_s = _FIRST_PAUSE_S
 
@@ -69,7 +74,7 @@ class Watched:
         return self._listed and self.trouble is None
 
     @property
-    def objects(self) -> Mapping[Key, Object]:
+    def objects(self) -> Mapping[Key, T]:
         """The objects now, by namespace and name. Do not keep it: a list replaces it."""
         return self._objects
 
@@ -78,9 +83,10 @@ class Watched:
 
         Ignored when the watch has come further than the answer: then it knows better.
         """
-        version = _version_of(item)
-        if self._listed and version > self._version and key_of(item) in self._objects:
-            self._objects[key_of(item)] = self.collection.keep(item)
+        key, version = key_of(item), _version_of(item)
+        if self._listed and version > self._version and key in self._objects:
+            self._objects[key] = self._read(item)
+            self._ahead[key] = version
 
     async def run(self) -> None:
         """List and watch for ever; whatever goes wrong is said once and tried again."""
@@ -97,8 +103,9 @@ class Watched:
     async def _follow(self) -> None:
         collection = self.collection
         items, version = await self._api.list_all(collection.kind, collection.namespace, collection.selectors)
-        self._objects = {key_of(item): collection.keep(item) for item in items}
+        self._objects = {key_of(item): self._read(item) for item in items}
         self._version = _number(version)
+        self._ahead = {}
         self._listed = True
         if self.trouble is not None:
             log.info("in sight again", extra={"what": str(collection)})
@@ -117,10 +124,14 @@ class Watched:
         self._version = _version_of(item)
         if event["type"] == "BOOKMARK":
             return
+        key = key_of(item)
+        if self._version < self._ahead.get(key, 0):
+            return  # older than what was learned
+        self._ahead.pop(key, None)
         if event["type"] == "DELETED":
-            self._objects.pop(key_of(item), None)
-        elif _version_of(self._objects.get(key_of(item), {})) <= self._version:
-            self._objects[key_of(item)] = self.collection.keep(item)
+            self._objects.pop(key, None)
+        else:
+            self._objects[key] = self._read(item)
         self._changed()
 
     def _say(self, error: ApiError) -> None:
@@ -131,7 +142,7 @@ class Watched:
 
 
 def _version_of(item: Mapping[str, Any]) -> int:
-    return _number(item.get("metadata", {}).get("resourceVersion", "0"))
+    return _number(item["metadata"].get("resourceVersion", "0"))
 
 
 def _number(version: str) -> int:
