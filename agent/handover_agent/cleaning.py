@@ -1,0 +1,61 @@
+"""`handover-agent cleanup`: this node without us, as it was before, whatever state it is in.
+
+For when the operator is gone and nobody takes the node down the ladder any more. Where kube-proxy's rules have been
+removed, nobody would serve afterwards: that needs --force, and puts the snapshot back first.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from handover_agent import kubeproxy
+from handover_agent.checkup import _cgroup
+from handover_agent.datapath import Datapath
+from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
+from handover_agent.settings import Settings
+
+
+class CleanupRefused(Exception):
+    """Nothing more is removed; says why and what to do."""
+
+
+def clean(settings: Settings, *, force: bool) -> Iterator[str]:
+    """Remove what is ours, step by step, telling each. Raises CleanupRefused."""
+    from handover_agent.runtime import AnotherAgent, lock_state  # noqa: PLC0415
+
+    try:
+        handle = lock_state(settings.state_dir)
+    except AnotherAgent as error:
+        raise CleanupRefused(
+            f"the agent is running: {error}. Take the node down with the operator (spec.target: KubeProxy), or "
+            "delete the agent's DaemonSet first"
+        ) from error
+    try:
+        yield from _clean(settings, force=force)
+        shutil.rmtree(settings.state_dir, ignore_errors=True)
+        yield f"removed {settings.state_dir}"
+    except (KubeProxyError, OSError) as error:
+        raise CleanupRefused(
+            f"stopped: {error}. What was not removed is still in place; run cleanup again"
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
+    datapath = Datapath(settings.pins, settings.cgroup or _cgroup(settings))
+    if kubeproxy.inspect().rule_count == 0:
+        snapshot = settings.state_dir / "snapshot"
+        if not force:
+            raise CleanupRefused(
+                "kube-proxy's rules are not in force on this node: without our datapath nobody would serve Services. "
+                "Start kube-proxy here first, or use --force, which puts the snapshot back if there is one"
+            )
+        if (snapshot / "manifest.json").exists():
+            yield f"put back kube-proxy's rules: {', '.join(Snapshot.load(snapshot).restore()) or 'as they were'}"
+    if datapath.state().attached:
+        datapath.set_accepting(False)
+    datapath.unload()
+    yield f"detached and unloaded the datapath, removed {settings.pins}"
+    keeper.remove()
+    yield "removed the keeper"

@@ -1,0 +1,148 @@
+"""From what the parts observe to the words of the status. One small method per observation."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from handover_api.nodemigration import Fault, KubeProxyFacts, Parity, ProxyMode, Unserved
+
+from handover_agent.apiserver import Client
+from handover_agent.health.proxy import ProxyPort
+from handover_agent.kept import Sync
+from handover_agent.ladder.machine import Standing
+from handover_agent.ladder.ports import RulesSeen
+from handover_agent.report import Report
+
+_MOST_DIFFERENCES, _MOST_LEFTOVERS = 20, 50
+
+
+class Facts:
+    """Translates observations into the report."""
+
+    def __init__(self, report: Report, port: ProxyPort) -> None:
+        self._report, self._port = report, port
+        self._pods: list[str] | None = None
+        self._foreign = False
+        self._rules = RulesSeen()
+        self._mode = ProxyMode.NONE
+        self._sync = Sync()
+        self._map_differences: list[str] = []
+        self._proxy_differences: list[str] = []
+        self._proxy_frontends = 0
+        self._checked_at: datetime | None = None
+        self.counters: Mapping[str, int] = {}
+
+    @property
+    def kube_proxy_running(self) -> bool:
+        """Whether a pod or the health port says so."""
+        return bool(self._pods) or self._foreign
+
+    @property
+    def localhost_node_ports(self) -> bool:
+        """Whether NodePorts answered on 127.0.0.1 under kube-proxy: only its iptables mode does that."""
+        return self._mode is not ProxyMode.NFTABLES
+
+    def standing(self, standing: Standing) -> None:
+        """The ladder moved, or says what it does."""
+        self._report.set(
+            rung=standing.record.rung,
+            rung_since=standing.record.since,
+            observed_generation=standing.generation,
+            step=standing.step[:256],
+            fault=standing.fault,
+        )
+
+    def cannot_start(self, error: Exception) -> None:
+        """The ladder could not even look."""
+        message = f"{type(error).__name__}: {error}"[:2048]
+        known = self._report.status.fault
+        since = known.since if known is not None else datetime.now(UTC)
+        self._report.set(fault=Fault(reason="NodeUnreadable", message=message, since=since))
+
+    def rules_seen(self, seen: RulesSeen) -> None:
+        """kube-proxy's rules were looked at. The mode outlives them: it is what the way back returns to."""
+        self._rules = seen
+        if seen.mode is not ProxyMode.NONE:
+            self._mode = seen.mode
+        self._tell_kube_proxy()
+
+    def recorded_mode(self, mode: ProxyMode) -> None:
+        """The snapshot says how the rules were made that are gone."""
+        if self._mode is ProxyMode.NONE and mode is not ProxyMode.NONE:
+            self._mode = mode
+            self._tell_kube_proxy()
+
+    def snapshot(self, digest: str) -> None:
+        self._report.set(snapshot=digest)
+
+    def leftovers(self, show: bool) -> None:
+        """At Sole nothing of kube-proxy's should be left; below, its rules are no leftovers."""
+        self._report.set(leftovers=list(self._rules.leftovers[:_MOST_LEFTOVERS]) if show else [])
+
+    def pods_seen(self, pods: list[str]) -> None:
+        """The watch of kube-proxy's pods on this node."""
+        self._pods = pods
+        self._tell_kube_proxy()
+
+    async def look_at_port(self) -> None:
+        """Whether somebody else holds kube-proxy's health port."""
+        foreign = await self._port.foreign()
+        if foreign != self._foreign:
+            self._foreign = foreign
+            self._tell_kube_proxy()
+
+    def synced(self, sync: Sync) -> None:
+        """The maps were written."""
+        self._sync = sync
+        if not sync.open:
+            self._map_differences = self._proxy_differences = []
+            self._checked_at = None
+        self._tell_parity()
+
+    def verified(self, differences: list[str]) -> None:
+        """The maps were read anew; what differed has been repaired."""
+        self._map_differences = differences
+        self._checked_at = datetime.now(UTC)
+        self._tell_parity()
+
+    def compared(self, differences: list[str], frontends: int) -> None:
+        """The table was compared with kube-proxy's rules."""
+        self._proxy_differences, self._proxy_frontends = differences, frontends
+        self._checked_at = datetime.now(UTC)
+        self._tell_parity()
+
+    def api_server(self, client: Client) -> None:
+        """The API server's own address, while it is reached by that."""
+        self._report.set(api_server=client.server if client.direct else "")
+
+    def count(self, *, old_flows: int, translated: int, counters: Mapping[str, int]) -> None:
+        """Numbers that never stand still."""
+        self.counters = counters
+        errors = sum(value for name, value in counters.items() if name.startswith("error_"))
+        self._report.set(old_flows=old_flows, translated=translated, datapath_errors=errors)
+
+    def unserved(self, items: list[Unserved]) -> None:
+        """What Services ask for that this datapath does not serve."""
+        self._report.set(unserved=items)
+
+    def _tell_kube_proxy(self) -> None:
+        self._report.set(
+            kube_proxy=KubeProxyFacts(
+                mode=self._mode,
+                backends=list(self._rules.backends),
+                running=self.kube_proxy_running,
+                rules=self._rules.count,
+            )
+        )
+
+    def _tell_parity(self) -> None:
+        differences = [*self._map_differences, *self._proxy_differences]
+        self._report.set(
+            parity=Parity(
+                checked_at=self._checked_at,
+                in_sync=self._sync.in_sync and not differences,
+                frontends=self._sync.frontends,
+                backends=self._sync.backends,
+                kube_proxy_frontends=self._proxy_frontends,
+                differences=[text[:512] for text in differences[:_MOST_DIFFERENCES]],
+            )
+        )

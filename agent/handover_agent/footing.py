@@ -1,0 +1,225 @@
+"""The ladder's ports with the real node behind them: the datapath, kube-proxy's rules, the API server, conntrack.
+
+Everything that blocks runs in a named thread, one per concern: the rules' thread never has two tools at work on the
+same tables, and a slow iptables-save keeps nobody else waiting.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from handover_api.nodemigration import KubeProxySelector, ProxyMode
+
+from handover_agent import kubeproxy, loader
+from handover_agent.apiserver import PODS, Client
+from handover_agent.conntrack import old_flows, reconcile_udp
+from handover_agent.datapath import Datapath
+from handover_agent.features import Features
+from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper
+from handover_agent.ladder.ports import Programs, RulesSeen
+from handover_agent.table import Backend, FrontendKey, Protocol, Table
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Serving = Mapping[FrontendKey, frozenset[Backend]]
+
+DEFAULT_SELECTOR = {"k8s-app": "kube-proxy"}
+
+
+class Thread:
+    """One named thread; calls wait for their turn."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+
+class KernelDatapath:
+    """`ports.Datapath`."""
+
+    def __init__(self, datapath: Datapath, frontends: int, backends: int) -> None:
+        self._datapath, self._frontends, self._backends = datapath, frontends, backends
+        self._thread = Thread("datapath")
+
+    async def missing(self) -> list[str]:
+        return (await self.features()).missing
+
+    async def features(self) -> Features:
+        """What the kernel can do, found by trying."""
+        return await self._thread(self._datapath.probe_features)
+
+    async def load(self) -> None:
+        state = await self._thread(self._datapath.state)
+        if not state.loaded or state.version != loader.version():
+            await self._thread(self._datapath.load, self._frontends, self._backends)
+
+    async def attach(self) -> None:
+        await self._thread(self._datapath.attach)
+
+    async def set_accepting(self, accepting: bool) -> None:
+        await self._thread(self._datapath.set_accepting, accepting)
+
+    async def detach(self) -> None:
+        await self._thread(self._datapath.detach)
+
+    async def unload(self) -> None:
+        await self._thread(self._datapath.unload)
+
+    async def programs(self) -> Programs:
+        state = await self._thread(self._datapath.state)
+        return Programs(state.loaded, state.attached, state.accepting)
+
+    async def translated_udp(self) -> int:
+        return await self._thread(self._datapath.translated, Protocol.UDP)
+
+    async def translated(self) -> int:
+        """All sockets that are translated, for the status."""
+        return await self._thread(self._datapath.translated)
+
+    async def counters(self) -> dict[str, int]:
+        return await self._thread(self._datapath.counters)
+
+
+class KernelRules:
+    """`ports.Rules`. `told` hears of every inspection, `compared` of every look at parity, for the status."""
+
+    def __init__(
+        self,
+        directory: Path,
+        table: Callable[[], tuple[Table, Collection[bytes]]],
+        told: Callable[[RulesSeen], None],
+        compared: Callable[[list[str], int], None],
+    ) -> None:
+        self._directory, self._table, self._told, self._compared = directory, table, told, compared
+        self._thread = Thread("rules")
+        self.digest = ""
+        self.recorded_mode = ProxyMode.NONE
+        """How the rules in the snapshot were made."""
+
+    async def inspect(self) -> RulesSeen:
+        seen = await self._thread(_inspect)
+        self._told(seen)
+        return seen
+
+    async def parity(self) -> list[str]:
+        table, local = self._table()
+        differences, theirs = await self._thread(_parity, dict(table), frozenset(local))
+        self._compared(differences, theirs)
+        return differences
+
+    async def take_snapshot(self) -> str:
+        self.digest = (await self._thread(Snapshot.take, self._directory)).digest
+        log.info("snapshot taken", extra={"digest": self.digest, "directory": str(self._directory)})
+        return self.digest
+
+    async def snapshot(self) -> str:
+        self.digest = await self._thread(self._digest)
+        return self.digest
+
+    async def restore(self) -> None:
+        written = await self._thread(lambda: Snapshot.load(self._directory).restore())
+        log.info("kube-proxy's rules put back", extra={"places": ", ".join(written)})
+
+    async def flush(self) -> None:
+        removed = await self._thread(lambda: kubeproxy.flush(Snapshot.load(self._directory)))
+        log.info("kube-proxy's rules removed", extra={"items": len(removed)})
+
+    async def forget_snapshot(self) -> None:
+        await self._thread(Snapshot.remove, self._directory)
+        self.digest = ""
+
+    async def ensure_keeper(self) -> None:
+        await self._thread(keeper.ensure)
+
+    async def remove_keeper(self) -> None:
+        await self._thread(keeper.remove)
+
+    async def release_keeper(self) -> None:
+        """The old flows have ended: established connections need no table of ours any more."""
+        await self._thread(keeper.release)
+
+    def _digest(self) -> str:
+        if not (self._directory / "manifest.json").exists():
+            return ""
+        try:
+            found = Snapshot.load(self._directory)
+        except SnapshotInvalid as error:
+            log.error("snapshot unusable", extra={"error": str(error)})
+            return ""
+        self.recorded_mode = found.manifest.mode
+        return found.digest
+
+
+class ApiCluster:
+    """`ports.Cluster`: kube-proxy's pods on this node, listed anew at each call."""
+
+    def __init__(self, client: Client, node: str) -> None:
+        self._client, self._node = client, node
+        self.selector = KubeProxySelector(selector=DEFAULT_SELECTOR)
+
+    def direct(self) -> bool:
+        return self._client.direct
+
+    async def kube_proxy_pods(self) -> list[str]:
+        pods = await self._client.list_objects(
+            PODS, pod_query(self.selector, self._node), self.selector.namespace
+        )
+        return [
+            f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            for pod in pods
+            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        ]
+
+
+class KernelConntrack:
+    """`ports.Conntrack`."""
+
+    def __init__(self, table: Callable[[], Table], serving: Callable[[], Serving]) -> None:
+        self._table, self._serving = table, serving
+        self._thread = Thread("conntrack")
+
+    async def reconcile_udp(self) -> int:
+        deleted = await self._thread(reconcile_udp, self._serving())
+        if deleted:
+            log.info("stale UDP conntrack entries removed", extra={"entries": deleted})
+        return deleted
+
+    async def old_flows(self) -> int:
+        """Connections that live on kube-proxy's entries."""
+        return await self._thread(old_flows, list(self._table()))
+
+
+def pod_query(selector: KubeProxySelector, node: str) -> Mapping[str, str]:
+    """The query for kube-proxy's pods on a node."""
+    labels = selector.selector or DEFAULT_SELECTOR
+    return {
+        "labelSelector": ",".join(f"{name}={value}" for name, value in sorted(labels.items())),
+        "fieldSelector": f"spec.nodeName={node}",
+    }
+
+
+def _inspect() -> RulesSeen:
+    try:
+        found = kubeproxy.inspect()
+    except kubeproxy.NotSupported as error:
+        mode = ProxyMode.IPVS if error.mode == "ipvs" else ProxyMode.NONE
+        return RulesSeen(mode=mode, count=1, unsupported=str(error))
+    return RulesSeen(
+        mode=found.mode,
+        backends=found.backends,
+        count=found.rule_count,
+        leftovers=tuple(found.leftovers()),
+    )
+
+
+def _parity(table: Table, local_addresses: Collection[bytes]) -> tuple[list[str], int]:
+    theirs = kubeproxy.frontends_of(kubeproxy.inspect())
+    return kubeproxy.compare(table, theirs, local_addresses), len(theirs)

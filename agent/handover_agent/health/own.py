@@ -1,0 +1,69 @@
+"""The agent's own port: whether kubelet should let it live, whether it is ready, and its metrics."""
+
+import logging
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from handover_agent.health.proxy import _listen
+from handover_agent.ladder.ports import Blocked
+
+log = logging.getLogger(__name__)
+
+
+class OwnPortInUse(Exception):
+    """The agent's own health port cannot be bound."""
+
+
+class OwnPort:
+    """Serves `/livez`, `/readyz` and `/metrics`. The two functions tell what is wrong; nothing means well."""
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        unlively: Callable[[], str],
+        unready: Callable[[], str],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._port, self._unlively, self._unready, self._registry = port, unlively, unready, registry
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Raises OwnPortInUse."""
+        try:
+            listening = _listen(self._port)
+        except Blocked as error:
+            raise OwnPortInUse(
+                f"port {self._port} is in use: choose another one with --health-port"
+            ) from error
+        application = web.Application()
+        application.router.add_get("/livez", self._livez)
+        application.router.add_get("/readyz", self._readyz)
+        application.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listening).start()
+
+    async def stop(self) -> None:
+        """Idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        return _text(self._unlively())
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        return _text(self._unready())
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+
+def _text(problem: str) -> web.Response:
+    return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")

@@ -1,0 +1,172 @@
+"""kube-proxy's health port, `:10256`: what it answers, and taking it over.
+
+Cloud load balancers decide by it whether a node gets traffic, and it is the interlock between two proxies: only
+who holds it is the node's proxy. Bound like kube-proxy does, one socket for both families, without sharing.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from handover_agent.ladder.ports import Blocked
+
+log = logging.getLogger(__name__)
+
+HEALTH_TIMEOUT_S = 60.0
+"""A change that waits longer than this to be in the maps makes the proxy unhealthy; kube-proxy's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHealth:
+    """What the answer is made from."""
+
+    last_synced: datetime
+    """When the maps last held all that was wanted."""
+    waiting_since: datetime | None
+    """Since when a change waits to be written; None when none does."""
+    node_eligible: bool
+
+    def healthy(self, now: datetime) -> bool:
+        """As `/livez` says it."""
+        since = self.waiting_since
+        return since is None or (now - since).total_seconds() <= HEALTH_TIMEOUT_S
+
+
+def body(health: ProxyHealth, now: datetime, *, with_node: bool) -> tuple[int, dict[str, object]]:
+    """The HTTP status and the JSON of an answer, in kube-proxy's form."""
+    healthy = health.healthy(now)
+    updated = now if health.waiting_since is None else health.last_synced
+    answer: dict[str, object] = {
+        "lastUpdated": _go_time(updated),
+        "currentTime": _go_time(now),
+        "nodeEligible": health.node_eligible,
+        "healthy": healthy,
+        "status": {
+            family: {"lastUpdated": _go_time(updated), "healthy": healthy} for family in ("IPv4", "IPv6")
+        },
+    }
+    good = healthy and (health.node_eligible or not with_node)
+    return (200 if good else 503), answer
+
+
+class ProxyPort:
+    """The port, while it is ours."""
+
+    def __init__(self, port: int, health: Callable[[], ProxyHealth]) -> None:
+        self._port, self._health = port, health
+        self._runner: web.AppRunner | None = None
+        self.answers: dict[tuple[str, int], int] = {}
+        """(path, status) → how often, for the metrics that kube-proxy had."""
+
+    @property
+    def held(self) -> bool:
+        return self._runner is not None
+
+    async def bind(self) -> None:
+        """Idempotent. Raises Blocked when another process has the port."""
+        if self._runner is not None:
+            return
+        listening = _listen(self._port)
+        application = web.Application()
+        application.router.add_get("/healthz", self._healthz)
+        application.router.add_get("/livez", self._livez)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listening).start()
+        except BaseException:
+            listening.close()
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        log.info("health port taken over", extra={"port": self._port})
+
+    async def release(self) -> None:
+        """Idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+            log.info("health port released", extra={"port": self._port})
+
+    async def foreign(self) -> bool:
+        """Whether somebody else listens on it."""
+        return not self.held and await asyncio.to_thread(port_listened, self._port)
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return self._answer("/healthz", with_node=True)
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        return self._answer("/livez", with_node=False)
+
+    def _answer(self, path: str, *, with_node: bool) -> web.Response:
+        status, answer = body(self._health(), datetime.now(UTC), with_node=with_node)
+        self.answers[path, status] = self.answers.get((path, status), 0) + 1
+        return web.json_response(answer, status=status, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def port_listened(port: int, tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> bool:
+    """Whether any socket of this network namespace listens on a TCP port; without touching the port."""
+    return any(
+        listens(Path(table).read_text(encoding="ascii"), port) for table in tables if Path(table).exists()
+    )
+
+
+def listens(table: str, port: int) -> bool:
+    """The same, of the text of /proc/net/tcp."""
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+            return True
+    return False
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        made = _dual_stack(port) if socket.has_ipv6 else _ipv4(port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Blocked(
+                "HealthPortInUse",
+                f"port {port} is held by another process, so a kube-proxy may still run on this node; it is tried again",
+            ) from error
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _ipv4(port)
+    return made
+
+
+def _dual_stack(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", port))
+        sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _ipv4(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("0.0.0.0", port))
+        sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _go_time(moment: datetime) -> str:
+    """As Go marshals a time: RFC 3339 with `Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,231 @@
+"""The wanted table on its way into the maps: written within milliseconds of a change, looked over again and again.
+
+It compiles on the event loop (a changed Service costs microseconds) and writes in a thread of its own. While the
+maps are not there (Standby) it only keeps the table, so that parity and probes know what is wanted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
+
+from handover_agent.compile import NodeInfo
+from handover_agent.ladder.ports import Waiting
+from handover_agent.maps import PinnedMaps
+from handover_agent.model import Model
+from handover_agent.names import NamesFile
+from handover_agent.reconcile import Reconciler, SyncReport
+from handover_agent.table import Entry, FrontendKey, Table
+from handover_agent.wanted import WantedTable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_DEBOUNCE_S = 0.003
+_NAMES_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How far the maps are."""
+
+    open: bool = False
+    in_sync: bool = False
+    frontends: int = 0
+    backends: int = 0
+    last_synced: datetime | None = None
+    waiting_since: datetime | None = None
+    syncs: int = 0
+    problem: str = ""
+
+
+class KeptTable:
+    """Keeps the maps what the model wants. All methods are for one event loop."""
+
+    def __init__(
+        self,
+        model: Model,
+        node: NodeInfo,
+        open_maps: Callable[[], PinnedMaps],
+        names: NamesFile,
+        *,
+        stale: Callable[[], str],
+        changed: Callable[[Sync], None],
+    ) -> None:
+        self._model, self._open_maps, self._names = model, open_maps, names
+        self._stale, self._changed = stale, changed
+        self._wanted = WantedTable(node)
+        self._maps: PinnedMaps | None = None
+        self._reconciler: Reconciler | None = None
+        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "maps")
+        self._retry_in_s: float | None = None
+        self._names_due = False
+        self._node_known = False
+        self.sync = Sync()
+        self.repaired = 0
+        self.udp_changed = asyncio.Event()
+
+    @property
+    def table(self) -> Table:
+        """What is wanted, as last compiled."""
+        return self._wanted.table
+
+    @property
+    def node(self) -> NodeInfo:
+        return self._wanted.node
+
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """Room for frontends and for backends; (0, 0) while the maps are not open."""
+        return (self._maps.frontend_capacity, self._maps.backend_capacity) if self._maps else (0, 0)
+
+    def behind(self) -> str:
+        """Why the table may not be what the cluster wants now; empty when it is."""
+        return self._missing() or self._stale() or self.sync.problem
+
+    def _missing(self) -> str:
+        if not self._model.complete:
+            return "Services and EndpointSlices have not been listed yet"
+        return "" if self._node_known else "this node's Node has not been read yet"
+
+    async def set_node(self, node: NodeInfo) -> None:
+        """Compile anew if the node is not what it was. Nothing is filled in before this was called once."""
+        async with self._lock:
+            self._node_known = True
+            if node != self._wanted.node:
+                self._wanted.set_node(node, self._model)
+                self._model.changed.set()
+
+    async def fill(self) -> None:
+        """Open the maps if they are not, and make them hold the table. Raises Waiting, OSError, NotLoaded."""
+        missing = self._missing()
+        if missing:
+            raise Waiting(missing)
+        async with self._lock:
+            if self._reconciler is None:
+                self._maps = await self._call(self._open_maps)
+                self._reconciler = Reconciler(self._maps)
+            self._wanted.refresh(self._model)
+            self._note(await self._call(self._reconciler.sync, dict(self._wanted.table)))
+            await self._write_names()
+
+    async def verify(self) -> list[str]:
+        """Read the maps anew, repair what differs, and tell what that was. Raises OSError."""
+        async with self._lock:
+            if self._reconciler is None:
+                return []
+            differences: list[str] = await self._call(self._reconciler.verify)
+            if differences:
+                self.repaired += len(differences)
+                log.warning("maps repaired", extra={"differences": len(differences), "first": differences[0]})
+            return differences
+
+    async def close(self) -> None:
+        """Stop writing: the maps are about to go."""
+        async with self._lock:
+            maps, self._maps, self._reconciler = self._maps, None, None
+            if maps is not None:
+                await self._call(maps.close)
+            self._set(Sync())
+            await self._call(self._names.remove)
+
+    async def run(self) -> None:
+        """Until cancelled: write what changes."""
+        try:
+            while True:
+                await self._wait()
+                if self._model.complete:
+                    await self._follow()
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _wait(self) -> None:
+        limit = (
+            self._retry_in_s
+            if self._retry_in_s is not None
+            else (_NAMES_EVERY_S if self._names_due else None)
+        )
+        try:
+            async with asyncio.timeout(limit):
+                await self._model.changed.wait()
+                await asyncio.sleep(_DEBOUNCE_S)
+        except TimeoutError:
+            return
+
+    async def _follow(self) -> None:
+        async with self._lock:
+            delta = self._wanted.refresh(self._model)
+            if self._reconciler is None:
+                self._retry_in_s = None
+                return
+            if delta and self.sync.waiting_since is None:
+                self._set_waiting()
+            try:
+                self._note(await self._call(self._reconciler.sync_changes, dict(delta)))
+            except OSError as error:
+                self._fail(f"the maps cannot be read: {error}")
+            if any(key.protocol.name == "UDP" for key in delta):
+                self.udp_changed.set()
+            self._names_due = self._names_due or bool(delta)
+            if self._names_due and not self._model.changed.is_set():
+                await self._write_names()
+
+    async def _write_names(self) -> None:
+        reconciler = self._reconciler
+        if reconciler is not None:
+            try:
+                await self._call(self._names.write, reconciler.names())
+                self._names_due = False
+            except OSError as error:
+                log.warning("the names file could not be written", extra={"error": str(error)})
+
+    def _note(self, report: SyncReport) -> None:
+        reconciler = self._reconciler
+        if reconciler is None:
+            return
+        self._retry_in_s = report.retry_in_s
+        now = datetime.now(UTC)
+        problem = ""
+        if report.failed:
+            key, reason = next(iter(report.failed.items()))
+            problem = f"{len(report.failed)} frontends could not be written, first {key}: {reason}"
+        self._set(
+            Sync(
+                open=True,
+                in_sync=report.in_sync,
+                frontends=reconciler.frontends,
+                backends=reconciler.backends,
+                last_synced=now if report.in_sync else self.sync.last_synced,
+                waiting_since=None if report.in_sync else (self.sync.waiting_since or now),
+                syncs=self.sync.syncs + 1,
+                problem=problem,
+            )
+        )
+
+    def _fail(self, problem: str) -> None:
+        if problem != self.sync.problem:
+            log.error("maps could not be written", extra={"problem": problem})
+        self._retry_in_s = 1.0
+        since = self.sync.waiting_since or datetime.now(UTC)
+        self._set(replace(self.sync, in_sync=False, waiting_since=since, problem=problem))
+
+    def _set_waiting(self) -> None:
+        self.sync = replace(self.sync, waiting_since=datetime.now(UTC))
+
+    def _set(self, sync: Sync) -> None:
+        self.sync = sync
+        self._changed(sync)
+
+    async def _call(self, function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def udp_frontends(table: Table) -> dict[FrontendKey, Entry]:
+    """The UDP part of a table."""
+    return {key: entry for key, entry in table.items() if key.protocol.name == "UDP"}

@@ -1,0 +1,145 @@
+"""What kind of node this is: its cgroup v2 root, its addresses, and what its Node object says of it."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from handover_agent.compile import NodeInfo
+from handover_agent.objects import address_bytes
+from handover_agent.table import ip_bytes
+
+_IPVS_DEVICE = "kube-ipvs0"
+_ZONE = "topology.kubernetes.io/zone"
+_AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+
+class NoCgroup2(Exception):
+    """There is no cgroup v2 hierarchy where the node's cgroups should be mounted."""
+
+    def __init__(self, search: Path) -> None:
+        super().__init__(
+            f"no file system of type cgroup2 is mounted at or below {search}: mount the node's /sys/fs/cgroup "
+            "there (hostPath), or name the place with --cgroup"
+        )
+
+
+def find_cgroup(search: Path, mountinfo: str | None = None) -> Path:
+    """The node's cgroup v2 root: the first cgroup2 mount at or below `search`. Raises NoCgroup2."""
+    text = mountinfo if mountinfo is not None else Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    found = parse_cgroup_mounts(text, search)
+    if not found:
+        raise NoCgroup2(search)
+    return found[0]
+
+
+def parse_cgroup_mounts(mountinfo: str, search: Path) -> list[Path]:
+    """Mount points of type cgroup2 at or below a directory, the uppermost first."""
+    found: list[Path] = []
+    for line in mountinfo.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields = left.split()
+        if separator and len(fields) > 4 and right.split()[0] == "cgroup2":
+            point = Path(_unescape(fields[4]))
+            if point == search or search in point.parents:
+                found.append(point)
+    return sorted(found, key=lambda point: (len(point.parts), str(point)))
+
+
+def kernel_release() -> str:
+    """As `uname -r` says it."""
+    return os.uname().release
+
+
+def local_addresses() -> frozenset[bytes]:
+    """Every address on an interface of this network namespace, except where kube-proxy parks ClusterIPs."""
+    from pyroute2 import IPRoute  # noqa: PLC0415 - half a second to import, and the command line needs none of it
+
+    found: set[bytes] = set()
+    with IPRoute() as route:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
+        for message in route.get_addr():
+            if names.get(message["index"]) == _IPVS_DEVICE:
+                continue
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            if text:
+                found.add(ip_bytes(text))
+    return frozenset(found)
+
+
+class _Address(msgspec.Struct):
+    type: str = ""
+    address: str = ""
+
+
+class _Taint(msgspec.Struct):
+    key: str = ""
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    deletion_timestamp: str | None = None
+
+
+class _Spec(msgspec.Struct):
+    taints: list[_Taint] | None = None
+
+
+class _Status(msgspec.Struct):
+    addresses: list[_Address] | None = None
+
+
+class _WireNode(msgspec.Struct):
+    metadata: _Meta
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeObject:
+    """What the agent reads of its own Node."""
+
+    name: str
+    zone: str = ""
+    addresses: tuple[bytes, ...] = ()
+    eligible: bool = True
+    """Whether load balancers may send to it: not being deleted, not about to be."""
+
+
+_decoder = msgspec.json.Decoder(_WireNode)
+
+
+def decode_node(raw: bytes | msgspec.Raw) -> NodeObject:
+    """Raises msgspec.MsgspecError."""
+    wire = _decoder.decode(raw)
+    packed: list[bytes] = []
+    for item in wire.status.addresses or ():
+        address = address_bytes(item.address) if item.type == "InternalIP" else None
+        if address is not None:
+            packed.append(address)
+    return NodeObject(
+        name=wire.metadata.name,
+        zone=(wire.metadata.labels or {}).get(_ZONE, ""),
+        addresses=tuple(packed),
+        eligible=not wire.metadata.deletion_timestamp
+        and not any(taint.key == _AUTOSCALER_TAINT for taint in wire.spec.taints or ()),
+    )
+
+
+def node_info(node: NodeObject, local: frozenset[bytes], localhost_node_ports: bool) -> NodeInfo:
+    """What the compiler needs to know of this node."""
+    return NodeInfo(
+        name=node.name,
+        zone=node.zone,
+        local_addresses=local,
+        primary_addresses=node.addresses,
+        localhost_node_ports=localhost_node_ports,
+    )
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)

@@ -1,0 +1,332 @@
+"""The running agent: its parts wired together on one event loop.
+
+What is in the kernel serves without us. So nothing here is urgent except to look and to say: watches feed the table,
+the ladder walks, and a handful of loops observe. When the process ends, at whatever instruction, nothing is undone.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from handover_api.base import API_VERSION, Rung
+from handover_api.nodemigration import AgentFacts, KernelFacts, NodeMigrationStatus
+
+from handover_agent.apierrors import ApiError
+from handover_agent.apiserver import Client
+from handover_agent.bpfsys import BpfError
+from handover_agent.conntrack import serving
+from handover_agent.credentials import Credentials
+from handover_agent.datapath import Datapath
+from handover_agent.facts import Facts
+from handover_agent.footing import ApiCluster, KernelConntrack, KernelDatapath, KernelRules
+from handover_agent.health.own import OwnPort
+from handover_agent.health.proxy import ProxyHealth, ProxyPort
+from handover_agent.kept import KeptTable
+from handover_agent.ladder.deadman import Limits
+from handover_agent.ladder.journal import Journal
+from handover_agent.ladder.machine import Goal, Ladder, Pace
+from handover_agent.ladder.ports import Ground
+from handover_agent.loops import Loops
+from handover_agent.metrics import Figures, registry
+from handover_agent.model import Model
+from handover_agent.names import NamesFile
+from handover_agent.node import NodeObject, find_cgroup, kernel_release, local_addresses, node_info
+from handover_agent.probe.rounds import Plan, Rounds
+from handover_agent.probe.targets import targets
+from handover_agent.report import Report, Writer, applying
+from handover_agent.settings import Settings, SettingsError
+from handover_agent.watch import Backoff, Feed, Reflector
+from handover_agent.wish import Pods, Single, Wish, node_kind, pod_kind, wish_kind
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
+    "snapshot",
+    "journal.json",
+    "names.json",
+    "baseline.json",
+    "apiservers.json",
+)
+
+
+class AnotherAgent(Exception):
+    """Another agent works on this node."""
+
+    def __init__(self, lock: Path) -> None:
+        super().__init__(f"another handover-agent of this node holds {lock}; it has to end first")
+
+
+def credentials(settings: Settings) -> Credentials:
+    """From a kubeconfig if one is named, else the pod's. Raises CredentialsError."""
+    return Credentials.kubeconfig(settings.kubeconfig) if settings.kubeconfig else Credentials.in_cluster()
+
+
+def lock_state(directory: Path) -> int:
+    """Be the only agent of this node, until the process ends. Raises AnotherAgent, OSError."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise AnotherAgent(directory / "lock") from None
+    return handle
+
+
+class Agent:
+    """One node's agent. `run` until cancelled."""
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.node_name:
+            raise SettingsError(
+                "the node's name is not known: set NODE_NAME from spec.nodeName, or --node-name"
+            )
+        self._settings = settings
+        state, node = settings.state_dir, settings.node_name
+        cgroup = settings.cgroup or find_cgroup(settings.cgroup_search)
+        self._client = Client(credentials(settings), memory=state / SERVERS)
+        self._model = Model()
+        self._feed = Feed(self._client, self._model)
+        self._report = Report(
+            NodeMigrationStatus(agent=_agent_facts(settings), kernel=KernelFacts(release=kernel_release()))
+        )
+        self._port = ProxyPort(settings.proxy_health_port, self._proxy_health)
+        self._facts = Facts(self._report, self._port)
+        self._node = NodeObject(node)
+        self._local = local_addresses()
+        datapath = Datapath(settings.pins, cgroup)
+        self._datapath = KernelDatapath(datapath, settings.frontends, settings.backends)
+        self._table = KeptTable(
+            self._model,
+            node_info(self._node, self._local, localhost_node_ports=True),
+            datapath.maps,
+            NamesFile(state / NAMES),
+            stale=self._stale,
+            changed=self._facts.synced,
+        )
+        self._rules = KernelRules(
+            state / SNAPSHOT,
+            lambda: (self._table.table, self._table.node.local_addresses),
+            told=self._facts.rules_seen,
+            compared=self._facts.compared,
+        )
+        self._cluster = ApiCluster(self._client, node)
+        self._prober = Rounds(
+            lambda: targets(self._table.table, self._model.services.values()),
+            state / BASELINE,
+            told=lambda probes: self._report.set(probes=probes),
+        )
+        self._report.set(probes=self._prober.probes)
+        self._conntrack = KernelConntrack(
+            lambda: self._table.table, lambda: serving(self._model, self._table.node)
+        )
+        self._ladder = Ladder(
+            Ground(
+                self._datapath,
+                self._table,
+                self._rules,
+                self._cluster,
+                self._port,
+                self._prober,
+                self._conntrack,
+            ),
+            Journal(state / JOURNAL),
+            report=self._facts.standing,
+            pace=Pace(grace_s=settings.grace_s),
+        )
+        self._wish: Wish | None = None
+        self._wishes = Reflector(self._client, wish_kind(node), Single(self._wished))
+        self._nodes = Reflector(self._client, node_kind(node), Single(self._node_seen))
+        self._selector_changed = asyncio.Event()
+        self._writer = Writer(
+            self._report,
+            applying(self._client, node, lambda: self._wish.uid if self._wish else ""),
+            heartbeat_s=settings.heartbeat_s,
+        )
+        self._loops = Loops(
+            ladder=self._ladder,
+            datapath=self._datapath,
+            table=self._table,
+            model=self._model,
+            rules=self._rules,
+            conntrack=self._conntrack,
+            prober=self._prober,
+            facts=self._facts,
+            limits=Limits(unreachable_s=settings.dead_man_s) if settings.dead_man_s else None,
+            unreachable=self._unreachable,
+        )
+        self._own = OwnPort(
+            settings.health_port,
+            unlively=self._unlively,
+            unready=self._unready,
+            registry=registry(self._figures),
+        )
+        self._alive_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what makes a start impossible: AnotherAgent, OwnPortInUse, OSError."""
+        handle = lock_state(self._settings.state_dir)
+        async with AsyncExitStack() as stack:
+            stack.callback(os.close, handle)
+            await stack.enter_async_context(self._client)
+            await self._own.start()
+            stack.push_async_callback(self._own.stop)
+            stack.push_async_callback(self._port.release)
+            await self._look_at_kernel()
+            async with asyncio.TaskGroup() as group:
+                for name, task in self._tasks().items():
+                    group.create_task(task, name=name)
+
+    def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        return {
+            "api": self._connect_and_watch(),
+            "ladder": self._walk(),
+            "table": self._table.run(),
+            "status": self._writer.run(),
+            "pulse": self._pulse(),
+            **self._loops.tasks(self._settings.verify_s, self._settings.probe_s, self._refresh_node),
+        }
+
+    async def _connect_and_watch(self) -> None:
+        """Nothing is watched through the bootstrap address, which usually is the ClusterIP that we serve."""
+        backoff = Backoff()
+        while not self._client.direct:
+            try:
+                await self._client.connect()
+            except ApiError as error:
+                log.warning("no API server yet", extra={"error": str(error)})
+            self._facts.api_server(self._client)
+            if not self._client.direct:
+                await asyncio.sleep(backoff.next_s())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed.run(), name="watch table")
+            group.create_task(self._wishes.run(), name="watch nodemigration")
+            group.create_task(self._nodes.run(), name="watch node")
+            group.create_task(self._watch_pods(), name="watch kube-proxy")
+
+    async def _watch_pods(self) -> None:
+        """Anew whenever the NodeMigration names other pods."""
+        while True:
+            self._selector_changed.clear()
+            kind = pod_kind(self._cluster.selector, self._settings.node_name)
+            watching = asyncio.create_task(
+                Reflector(self._client, kind, Pods(self._pods_seen)).run(), name="watch kube-proxy pods"
+            )
+            try:
+                await self._selector_changed.wait()
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _walk(self) -> None:
+        pause = Backoff(first_s=1.0)
+        while True:
+            try:
+                await self._ladder.start()
+                break
+            except (
+                Exception
+            ) as error:  # a tool that is missing, an unreadable table: said in the log and the status
+                log.exception("cannot find out where this node stands", extra={"error": str(error)})
+                self._facts.cannot_start(error)
+                await asyncio.sleep(pause.next_s())
+        await self._refresh_node()
+        await self._ladder.run()
+
+    async def _pulse(self) -> None:
+        """The loop's own heartbeat, for /livez; and the cheap facts that nobody tells us."""
+        while True:
+            self._alive_at = time.monotonic()
+            self._facts.api_server(self._client)
+            await self._facts.look_at_port()
+            await asyncio.sleep(2.0)
+
+    async def _look_at_kernel(self) -> None:
+        try:
+            features = await self._datapath.features()
+        except BpfError as error:
+            log.error("the kernel's features cannot be tried", extra={"error": str(error)})
+            return
+        self._report.set(
+            kernel=KernelFacts(release=kernel_release(), features=features.found, missing=features.missing)
+        )
+
+    def _wished(self, wish: Wish | None) -> None:
+        self._wish = wish
+        if wish is None:
+            self._ladder.want(Goal())
+            return
+        self._prober.plan = Plan.of(wish.spec.gates.probes)
+        if wish.spec.kube_proxy != self._cluster.selector and wish.spec.kube_proxy.selector:
+            self._cluster.selector = wish.spec.kube_proxy
+            self._selector_changed.set()
+        self._ladder.want(Goal(wish.spec.rung, wish.spec.deadline, wish.generation))
+        self._report.changed.set()
+
+    def _node_seen(self, node: NodeObject | None) -> None:
+        if node is not None:
+            self._node = node
+            self._loops.node_changed.set()
+
+    def _pods_seen(self, pods: list[str]) -> None:
+        self._facts.pods_seen(pods)
+        self._ladder.nudge()
+
+    async def _refresh_node(self) -> None:
+        """Addresses come and go on a node, and its zone label may be set late."""
+        self._local = await asyncio.to_thread(local_addresses)
+        if self._nodes.synced.is_set():
+            await self._table.set_node(node_info(self._node, self._local, self._facts.localhost_node_ports))
+
+    def _stale(self) -> str:
+        return str(self._feed.error) if self._feed.error else ""
+
+    def _unreachable(self) -> bool:
+        if self._wish is not None:
+            return self._writer.unreachable
+        return self._wishes.error is not None
+
+    def _unlively(self) -> str:
+        silent = time.monotonic() - self._alive_at
+        return f"the event loop has been stuck for {silent:.0f} s" if silent > 60 else ""
+
+    def _unready(self) -> str:
+        if not self._ladder.started.is_set():
+            return "where this node stands is not known yet"
+        if self._ladder.record.rung is not Rung.STANDBY and not self._table.sync.open:
+            return "the maps are not followed yet"
+        return ""
+
+    def _proxy_health(self) -> ProxyHealth:
+        sync = self._table.sync
+        return ProxyHealth(sync.last_synced or datetime.now(UTC), sync.waiting_since, self._node.eligible)
+
+    def _figures(self) -> Figures:
+        frontends, backends = self._table.capacity
+        return Figures(
+            status=self._report.status,
+            sync=self._table.sync,
+            frontend_capacity=frontends,
+            backend_capacity=backends,
+            repaired=self._table.repaired,
+            udp_entries_deleted=self._loops.udp_entries_deleted,
+            counters=self._facts.counters,
+            health_answers=self._port.answers,
+        )
+
+
+def _agent_facts(settings: Settings) -> AgentFacts:
+    return AgentFacts(
+        version=metadata.version("handover"),
+        api_version=API_VERSION,
+        pod=settings.pod_name,
+        started_at=datetime.now(UTC),
+    )

@@ -1,0 +1,97 @@
+"""What an agent is told by its pod: environment variables, each of which a flag overrides.
+
+Everything has a default that is right in the manifests; a wrong value ends the start with a message that names it.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "HANDOVER_"
+
+
+class SettingsError(Exception):
+    """A setting cannot be used: names it, and says what was expected."""
+
+
+class Settings(BaseModel):
+    """The agent's settings. An environment variable is called HANDOVER_ and the field's name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node_name: str = Field(default="", description="this node's name in the cluster (also: NODE_NAME)")
+    pins: Path = Field(
+        default=Path("/sys/fs/bpf/handover"), description="our directory in the BPF file system"
+    )
+    cgroup: Path | None = Field(
+        default=None, description="the node's cgroup v2 root; found below --cgroup-search if not given"
+    )
+    cgroup_search: Path = Field(
+        default=Path("/host/cgroup"), description="where the node's cgroup tree is mounted"
+    )
+    state_dir: Path = Field(
+        default=Path("/var/lib/handover"), description="journal, snapshot, remembered API servers"
+    )
+    kubeconfig: Path | None = Field(default=None, description="instead of the pod's ServiceAccount")
+    health_port: int = Field(
+        default=10266, ge=1, le=65535, description="the agent's own /livez, /readyz and /metrics"
+    )
+    proxy_health_port: int = Field(
+        default=10256, ge=1, le=65535, description="kube-proxy's health port, taken over"
+    )
+    frontends: int = Field(default=65536, ge=16, le=1 << 20, description="room for frontends")
+    backends: int = Field(default=262144, ge=16, le=1 << 24, description="room for backends")
+    heartbeat_s: float = Field(
+        default=5.0, gt=0, description="seconds between two status writes without news"
+    )
+    verify_s: float = Field(default=30.0, gt=0, description="seconds between two looks at the kernel's maps")
+    probe_s: float = Field(
+        default=5.0, gt=0, description="seconds between two rounds of probes while serving"
+    )
+    grace_s: float = Field(
+        default=20.0, ge=0, description="seconds that translated UDP sockets get to end before unloading"
+    )
+    dead_man_s: float = Field(
+        default=120.0,
+        ge=0,
+        description="seconds without API server after which a failing node takes itself back; 0: never",
+    )
+    pod_name: str = Field(default="", description="the agent's pod (also: POD_NAME)")
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def gather(cls, arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Self:
+        """From the environment and the flags that were given. Raises SettingsError."""
+        found: dict[str, object] = {}
+        for name in cls.model_fields:
+            for variable in (name.upper(), f"{PREFIX}{name.upper()}"):
+                allowed = variable.startswith(PREFIX) or variable in ("NODE_NAME", "POD_NAME")
+                if allowed and environ.get(variable):
+                    found[name] = environ[variable]
+            given = getattr(arguments, name, None)
+            if given is not None:
+                found[name] = given
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise SettingsError(f"settings: {problems}") from error
+
+
+def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) -> None:
+    """A flag for each (named) setting."""
+    for name, field in Settings.model_fields.items():
+        if names and name not in names:
+            continue
+        default = "" if field.default in (None, "") else f" (default {field.default})"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            metavar=name.split("_")[-1].upper(),
+            help=f"{field.description or name.replace('_', ' ')}{default}",
+        )
