@@ -43,6 +43,10 @@ class Identities:
                 return self._give(service, number)
         raise RuntimeError(f"no free number for {service}: {len(self._numbers)} ports have one")
 
+    def names(self) -> dict[int, str]:
+        """The port of each number that is given out."""
+        return dict(self._owners)
+
     def keep(self, services: Collection[str]) -> None:
         """Forget ports that are not wanted any more."""
         for service in [s for s in self._numbers if s not in services]:

@@ -88,6 +88,11 @@ class Reconciler:
         """The frontends that are not as wanted, and why."""
         return dict(self._failures)
 
+    def names(self) -> dict[int, str]:
+        """The Service port behind each number in the kernel, for people. May come from any thread."""
+        with self._lock:
+            return self._identities.names()
+
     def sync(self, wanted: Table) -> SyncReport:
         """Make this the wanted table; frontends that are not in it are removed.
 
