@@ -1,12 +1,17 @@
-"""A datapath, loaded and attached once, and emptied before each test; tests of the life cycle make their own."""
+"""A datapath that is loaded and attached once and emptied before each test; life-cycle tests make one."""
 
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from handover_agent import loader
 from handover_agent.datapath import Datapath
-
+from handover_agent.loader.headers import find_headers
+from handover_agent.loader.programs import pin_programs
 from tests.datapath import pods
 from tests.datapath.rig import Rig
 
@@ -25,6 +30,26 @@ def pods_network() -> Iterator[tuple[str, str]]:
     """Two pods' namespaces, and servers that they reach."""
     with pods.network(f"dp{os.getpid()}") as names:
         yield names
+
+
+@pytest.fixture(scope="session")
+def compiled() -> dict[str, bytes]:
+    """The programs, compiled by a child process: here, too, what imports BCC stays apart."""
+    script = (
+        "import pickle, sys; from pathlib import Path;"
+        "from handover_agent.loader.compiler import compile_programs;"
+        "sys.stdout.buffer.write(pickle.dumps(compile_programs(Path(sys.argv[1]), ['HAVE_SET_RETVAL'])))"
+    )
+    command = [sys.executable, "-c", script, str(find_headers())]
+    return dict(pickle.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+
+
+@pytest.fixture
+def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load what was compiled once; everything else is as it is."""
+    monkeypatch.setattr(
+        loader, "load_programs", lambda maps, programs, set_retval: pin_programs(compiled, maps, programs)
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two pods and a server on this machine: network namespaces joined by veths, a cgroup for the pods, processes in them."""
+"""Two pods and a server: namespaces joined by veths, a cgroup for the pods, processes in them."""
 
 import json
 import os
@@ -24,7 +24,7 @@ BACKENDS = {
 VIPS = {4: ["10.96.0.10", "10.96.0.11"], 6: ["fd00:96::10", "fd00:96::11"]}
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
-PROTOCOLS = {TCP: Protocol.TCP, UDP: Protocol.UDP}
+PROTOCOLS: dict[int, Protocol] = {TCP: Protocol.TCP, UDP: Protocol.UDP}
 
 
 def backends(family: int, which: tuple[int, ...] = (0, 1, 2)) -> list[Backend]:
@@ -129,7 +129,7 @@ class RemoteSocket:
         return str(self._call("recv", 1000)).strip()
 
     def answer_from(self) -> tuple[str, str, int]:
-        """The next datagram: the address that the server was reached at, and its source as recvfrom(2) says."""
+        """The next datagram: the address that the server was reached at, and its source by recvfrom(2)."""
         text, (host, port, *_) = self._call("recvfrom", 1000)
         return text.strip(), host, port
 

@@ -6,7 +6,6 @@ from typing import Self
 
 from handover_agent.datapath import Datapath
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue
-
 from tests.datapath.pods import TCP, UDP, frontend
 
 

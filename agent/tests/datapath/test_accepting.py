@@ -2,7 +2,6 @@
 
 import pytest
 from handover_agent.table import FrontendFlags, Protocol
-
 from tests.datapath.pods import VIPS, Pod, backends
 from tests.datapath.rig import Rig
 

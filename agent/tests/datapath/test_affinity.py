@@ -2,7 +2,6 @@
 
 import pytest
 from handover_agent.table import FrontendFlags
-
 from tests.datapath.pods import BACKENDS, VIPS, Pod, backends
 from tests.datapath.rig import Rig
 

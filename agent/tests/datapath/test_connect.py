@@ -5,7 +5,6 @@ import socket
 
 import pytest
 from handover_agent.table import Backend, FrontendFlags, FrontendValue, ip_bytes
-
 from tests.datapath.pods import BACKENDS, TCP, UDP, VIPS, Pod, Refused, backends, frontend
 from tests.datapath.rig import Rig
 

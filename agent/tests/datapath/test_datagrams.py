@@ -5,7 +5,6 @@ import errno
 import pytest
 from handover_agent.datapath import Datapath
 from handover_agent.table import FrontendFlags
-
 from tests.datapath.pods import BACKENDS, UDP, VIPS, Pod, Refused, backends, frontend
 from tests.datapath.rig import Rig
 

@@ -14,7 +14,7 @@ loads: dict[int, "Load"] = {}
 
 
 class Load:
-    """New connections and datagrams to a frontend, as fast as they go, until stopped; counts what came back."""
+    """New connections and datagrams to a frontend, as fast as they go, until stopped; counts the answers."""
 
     def __init__(self, address: str, port: int) -> None:
         self.address, self.port = address, port
