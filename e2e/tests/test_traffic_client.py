@@ -11,7 +11,7 @@ import pytest
 from e2e.traffic.client.dns import look_up, lookups, question
 from e2e.traffic.client.ledger import Ledger, Tally
 from e2e.traffic.client.loop import Loop
-from e2e.traffic.client.targets import REFUSED, SERVED, Expectations, Target
+from e2e.traffic.client.targets import GONE, REFUSED, SERVED, Expectations, Target
 from e2e.traffic.client.tcp import HeldConnections, NewConnections, Streams, WrongAnswerError, check_answer
 from e2e.traffic.client.udp import Datagrams, Exchange, echo
 
@@ -276,6 +276,15 @@ def test_where_a_refusal_is_expected_an_answer_is_a_loss(server: TcpServer) -> N
     target = Target("late", "127.0.0.1", server.port, REFUSED, met=True)
     loop, ledger = new(server.port, targets=[target])
     run_until(loop, lambda: seen(ledger).lost["served-but-should-be-refused"] > 3)
+    server.stop_listening()
+    answered = seen(ledger).answered
+    run_until(loop, lambda: seen(ledger).answered > answered)
+
+
+def test_where_nobody_should_answer_a_refusal_is_right_and_an_answer_is_a_loss(server: TcpServer) -> None:
+    target = Target("late", "127.0.0.1", server.port, GONE, met=True)
+    loop, ledger = new(server.port, targets=[target])
+    run_until(loop, lambda: seen(ledger).lost["served-but-should-be-gone"] > 3)
     server.stop_listening()
     answered = seen(ledger).answered
     run_until(loop, lambda: seen(ledger).answered > answered)

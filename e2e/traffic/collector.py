@@ -126,7 +126,7 @@ class Collector:
         self._phase = name
 
     def targets(self, targets: Sequence[dict[str, Any]]) -> None:
-        """Set the Services that come and go: name, address, port, and `served` or `refused`."""
+        """Set the Services that come and go: name, address, port, expect."""
         self._tell("PUT", "/targets", list(targets))
 
     def report(self) -> Report:

@@ -12,7 +12,8 @@ from typing import Final
 
 SERVED: Final = "served"
 REFUSED: Final = "refused"
-EXPECTATIONS: Final = (SERVED, REFUSED)
+GONE: Final = "gone"  # whatever happens there, nobody answers
+EXPECTATIONS: Final = (SERVED, REFUSED, GONE)
 
 
 @dataclass(slots=True)

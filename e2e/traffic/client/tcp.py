@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .ledger import Ledger, Tally
 from .loop import READ, WRITE, Loop
-from .targets import REFUSED, SERVED, Target, kind
+from .targets import GONE, REFUSED, SERVED, Target, kind
 
 ANSWER_WITHIN_S = 5.0
 REOPEN_AFTER_S = 0.5
@@ -135,7 +135,8 @@ class Streams:
             tally = self.ledger.tally(stream)
             tally.asked += 1
         current = connection.expected == target.expect
-        if current and target.expect == REFUSED and what == "connect-refused":
+        meets = {SERVED: False, REFUSED: what == "connect-refused", GONE: what.startswith("connect-")}
+        if current and meets[target.expect]:
             target.met = True
             tally.answer(time.monotonic() - connection.since)
         elif not current or not target.met:
@@ -149,7 +150,7 @@ class Streams:
         if connection.expected == target.expect == SERVED:
             target.met = True
         elif connection.expected == target.expect and target.met:
-            self.ledger.loss(connection.tally, stream, "served-but-should-be-refused", str(target))
+            self.ledger.loss(connection.tally, stream, f"served-but-should-be-{target.expect}", str(target))
             return
         elif connection.expected == target.expect:
             connection.tally.waited += 1
