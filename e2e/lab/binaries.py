@@ -18,7 +18,7 @@ from pathlib import Path
 from e2e.lab import packages
 from e2e.lab.command import output, run
 from e2e.lab.errors import LabError
-from e2e.lab.paths import PACKAGE, cache_dir
+from e2e.lab.paths import PACKAGE, cache_dir, locked
 from e2e.lab.progress import Progress
 
 KUBERNETES = "1.36.1"
@@ -118,21 +118,22 @@ def build_environment(go: str, environment: Mapping[str, str]) -> dict[str, str]
 
 def ensure(progress: Progress) -> Path:
     """Build what is not in the cache; returns the directory of the programs."""
-    target = bin_dir()
-    if built():
-        return target
-    go = find_go(progress)
-    target.mkdir(parents=True, exist_ok=True)
-    for program in PROGRAMS:
-        _ensure_one(program, target, go, progress)
-    for component in COMPONENTS:
-        link = target / component
-        link.unlink(missing_ok=True)
-        link.symlink_to("kube")
-    said = output([str(target / "kubelet"), "--version"]).strip()
-    if said != f"Kubernetes v{KUBERNETES}":
-        raise LabError(f"the kubelet that was built says {said!r}, not v{KUBERNETES}")
-    (target / "complete").touch()
+    with locked("binaries", lambda: progress.say("another command builds Kubernetes: waiting for it")):
+        target = bin_dir()
+        if built():
+            return target
+        go = find_go(progress)
+        target.mkdir(parents=True, exist_ok=True)
+        for program in PROGRAMS:
+            _ensure_one(program, target, go, progress)
+        for component in COMPONENTS:
+            link = target / component
+            link.unlink(missing_ok=True)
+            link.symlink_to("kube")
+        said = output([str(target / "kubelet"), "--version"]).strip()
+        if said != f"Kubernetes v{KUBERNETES}":
+            raise LabError(f"the kubelet that was built says {said!r}, not v{KUBERNETES}")
+        (target / "complete").touch()
     return target
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from e2e.lab import host, images, packages, remains, signals
+from e2e.lab.builder import Image
 from e2e.lab.cluster import Lab
 from e2e.lab.control import COMPONENTS
 from e2e.lab.errors import LabError, Terminated
@@ -195,7 +196,7 @@ def _images(options: argparse.Namespace) -> int:
     return 0
 
 
-def _project_images(progress: Progress) -> list[images.Image]:
+def _project_images(progress: Progress) -> list[Image]:
     packages.ensure(packages.BUILDING_IMAGES, progress)
     return images.of_project(progress)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from e2e.lab import binaries, fabric, images, lifecycle
 from e2e.lab.addressing import Addressing, addressing
+from e2e.lab.builder import Image
 from e2e.lab.cgroup import Subtree, hierarchies
 from e2e.lab.command import run
 from e2e.lab.control import APISERVER, COMPONENTS, ControlPlane
@@ -152,19 +153,19 @@ class Lab:
         """`kubectl apply` of a text."""
         self.kubectl("apply", "-f", "-", stdin=manifest)
 
-    def load(self, archives: Sequence[Path | images.Image]) -> int:
+    def load(self, archives: Sequence[Path | Image]) -> int:
         """Import image archives on every node; an image of ours that is there already is not imported again.
 
         Returns how many were imported.
         """
         there = set(self._loaded())
-        new = [a for a in archives if not (isinstance(a, images.Image) and a.archive.name in there)]
+        new = [a for a in archives if not (isinstance(a, Image) and a.archive.name in there)]
         for archive in new:
-            path = archive.archive if isinstance(archive, images.Image) else archive
+            path = archive.archive if isinstance(archive, Image) else archive
             self.progress.say(f"loading {path.name} on {len(self.plan.nodes)} nodes")
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(lambda node, path=path: node.load(path), self.nodes))
-            if isinstance(archive, images.Image):
+            if isinstance(archive, Image):
                 self.remember_loaded([archive])
         return len(new)
 
@@ -172,7 +173,7 @@ class Lab:
         file = self.scratch.root / "loaded"
         return file.read_text().split() if file.exists() else []
 
-    def remember_loaded(self, new: Sequence[images.Image]) -> None:
+    def remember_loaded(self, new: Sequence[Image]) -> None:
         """Note which of our images every node has."""
         names = [*self._loaded(), *(i.archive.name for i in new)]
         (self.scratch.root / "loaded").write_text("\n".join(names) + "\n")
@@ -232,7 +233,7 @@ class Lab:
 
     # -- up and down --
 
-    def up(self, *, preload_images: Sequence[images.Image] = ()) -> bool:
+    def up(self, *, preload_images: Sequence[Image] = ()) -> bool:
         """Bring the lab up; False when it was up already. An error or Ctrl-C on the way leaves nothing.
 
         `preload_images` are on every node from the start, which is much faster than `load` afterwards.

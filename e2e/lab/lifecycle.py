@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from e2e.lab import binaries, fabric, host, images, packages, pki, preload, remains, signals
 from e2e.lab.addressing import DNS4, PODS4, PODS6
+from e2e.lab.builder import Image
 from e2e.lab.errors import LabError
 from e2e.lab.manifests import render
 from e2e.lab.paths import locked
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from e2e.lab.cluster import Lab
 
 
-def up(lab: "Lab", extra: Sequence[images.Image]) -> bool:
+def up(lab: "Lab", extra: Sequence[Image]) -> bool:
     """See Lab.up."""
     host.check()
     with _locked(lab):
@@ -74,7 +75,7 @@ def _locked(lab: "Lab") -> contextlib.AbstractContextManager[None]:
     return locked(lab.name, lambda: lab.progress.say(message))
 
 
-def _prepare(progress: Progress) -> list[images.Image]:
+def _prepare(progress: Progress) -> list[Image]:
     """Packages, binaries and images: what is kept from lab to lab."""
     packages.ensure(packages.RUNNING, progress)
     host.check_features()

@@ -54,7 +54,16 @@ def install(packages: Iterable[str], progress: Progress) -> None:
         raise LabError(
             f"these packages are missing, and there is no apt-get: {' '.join(names)}", "use Debian 12 or 13"
         )
-    argv = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
+    argv = [
+        "apt-get",
+        "-o",
+        "DPkg::Lock::Timeout=600",
+        "install",
+        "-y",
+        "-q",
+        "--no-install-recommends",
+        *names,
+    ]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"installing packages: {' '.join(names)}"):
         # In a session of its own: Ctrl-C must not leave dpkg half-way.

@@ -68,13 +68,26 @@ class Scratch:
         return self.root.with_name(f"{self.root.name}.failed")
 
 
+def _lock_file(what: str) -> Path:
+    """The file behind a lock. It stays: removing it would let two hold the lock."""
+    return Path(f"/run/lock/handover-lab-{what}")
+
+
+@contextlib.contextmanager
+def shared(what: str, alone: Callable[[], None]) -> Iterator[None]:
+    """Be one of those who use something; calls `alone` first when nobody else does."""
+    with _lock_file(what).open("w") as opened:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone()
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        yield
+
+
 @contextlib.contextmanager
 def locked(what: str, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the machine-wide lock of that name; calls `waiting` when somebody else has it.
-
-    The file stays: removing it would let two hold the lock.
-    """
-    with Path(f"/run/lock/handover-lab-{what}").open("w") as opened:
+    """Hold the machine-wide lock of that name; calls `waiting` when somebody else has it."""
+    with _lock_file(what).open("w") as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

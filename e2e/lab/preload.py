@@ -8,12 +8,13 @@ or a blob in place, so nodes can share the files; only its databases are copied.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from e2e.lab.builder import Image, digest
 from e2e.lab.command import run
-from e2e.lab.images import Image, digest
-from e2e.lab.paths import cache_dir
+from e2e.lab.paths import cache_dir, locked
 from e2e.lab.processes import start
 from e2e.lab.progress import Progress
 from e2e.lab.wait import until
@@ -36,17 +37,19 @@ def ensure(images: Sequence[Image], progress: Progress) -> Path:
     directory = cache_dir() / "preloaded"
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / digest(f"{i.reference} {i.archive.name}" for i in images)
-    if target.exists():
-        os.utime(target)
-        return target
-    with (
-        progress.step("unpacking the images, once for all nodes"),
-        tempfile.TemporaryDirectory(dir=directory, prefix=".unpacking-") as scratch,
-    ):
-        _unpack(images, Path(scratch))
-        (Path(scratch) / "root").rename(target)
-    for old in sorted(directory.glob("[!.]*"), key=lambda d: d.stat().st_mtime, reverse=True)[KEPT:]:
-        shutil.rmtree(old)
+    with locked("preloaded", lambda: progress.say("another command unpacks images: waiting for it")):
+        if target.exists():
+            os.utime(target)
+            return target
+        with (
+            progress.step("unpacking the images, once for all nodes"),
+            tempfile.TemporaryDirectory(dir=directory, prefix=".unpacking-") as scratch,
+        ):
+            _unpack(images, Path(scratch))
+            (Path(scratch) / "root").rename(target)
+        for old in sorted(directory.glob("[!.]*"), key=lambda d: d.stat().st_mtime, reverse=True)[KEPT:]:
+            if old.stat().st_mtime < time.time() - 3600:  # a lab that comes up just now may copy it
+                shutil.rmtree(old)
     return target
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.lab import binaries, host, images, packages, paths, pki, registries, remains
+from e2e.lab import binaries, builder, host, images, packages, paths, pki, registries, remains
 from e2e.lab.addressing import MAX_NODES, addressing, names_of_this_lab
 from e2e.lab.cgroup import Hierarchies, Subtree, V1Hierarchy, parse_mounts
 from e2e.lab.control import COMPONENTS, arguments
@@ -185,7 +185,7 @@ FROM docker.io/library/debian:bookworm-slim
 COPY --from=build /venv /venv
 ADD agent /src/agent
 """
-    bases, copied = images.dockerfile_inputs(text)
+    bases, copied = builder.dockerfile_inputs(text)
     assert set(bases) == {images.DEBIAN}
     assert copied == ["pyproject.toml", "requirements/agent.lock", "agent"]
 
@@ -193,14 +193,14 @@ ADD agent /src/agent
 def test_an_images_key_changes_with_a_files_content_and_mode_not_with_caches(tmp_path: Path) -> None:
     (tmp_path / "src/__pycache__").mkdir(parents=True)
     (file := tmp_path / "src/a.py").write_text("1")
-    first = images.digest([tmp_path / "src"])
+    first = builder.digest([tmp_path / "src"])
     (tmp_path / "src/__pycache__/a.pyc").write_text("x")
-    assert images.digest([tmp_path / "src"]) == first
+    assert builder.digest([tmp_path / "src"]) == first
     file.chmod(0o755)
-    assert images.digest([tmp_path / "src"]) != first
+    assert builder.digest([tmp_path / "src"]) != first
     file.chmod(0o644)
     file.write_text("2")
-    assert images.digest([tmp_path / "src"]) != first
+    assert builder.digest([tmp_path / "src"]) != first
 
 
 def test_pips_settings_come_from_files_and_the_environment_which_wins() -> None:
