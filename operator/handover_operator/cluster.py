@@ -9,7 +9,7 @@ from typing import Any
 from handover_api.base import KubeProxyRef
 
 from handover_operator import observe, places
-from handover_operator.api import Api, Object
+from handover_operator.api import Api, ApiError, Object
 from handover_operator.facts import DaemonSetFacts, MigrationFacts, NodeFacts
 from handover_operator.observe import SeenMigration, SeenNodeMigration, SeenPod
 from handover_operator.watch import Collection, Watched
@@ -81,6 +81,10 @@ class Cluster:
                 found.append(f"list {copy.collection}: not answered yet")
         return found
 
+    def errors(self) -> list[ApiError]:
+        """What copies are in trouble with."""
+        return [copy.trouble for copy in self._copies() if copy.trouble is not None]
+
     def acting(self) -> list[MigrationFacts]:
         """The ProxyMigrations, the one that acts first. Raises UnreadableError when that cannot be said."""
         seen = list(self.migrations.objects.values())
@@ -113,6 +117,11 @@ class Cluster:
     def seen_node_migration(self, name: str) -> SeenNodeMigration | None:
         """A NodeMigration with what a write needs."""
         return self.node_migrations.objects.get(("", name))
+
+    def node_uid(self, name: str) -> str | None:
+        """The uid of a node; None when there is no such node."""
+        node = self._nodes.objects.get(("", name))
+        return None if node is None else node.uid
 
     def learn(self, item: Object) -> None:
         """Take in the answer to a write of ours."""

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     KUBE_PROXY_STILL_RUNNING = "KubeProxyStillRunning"
     SOAKING = "Soaking"
     # what stops the line
+    ACTION_REFUSED = "ActionRefused"
+    NOT_ALLOWED_TO_SEE = "NotAllowedToSee"
     DAEMON_SET_REVERTED = "DaemonSetReverted"
     DAEMON_SET_NOT_PREPARED = "DaemonSetNotPrepared"
     NODE_MIGRATION_DELETING = "NodeMigrationDeleting"
