@@ -125,7 +125,11 @@ class Datapath:
             self._write_accepting(accepting)
 
     def detach(self) -> None:
-        """Take the programs off the cgroup; when this returns none of them runs any more. Idempotent."""
+        """Take the programs off the cgroup; when this returns none of them runs any more. Idempotent.
+
+        What was translated is forgotten: sockets that are not connected lose their answers' sources by it, so wait
+        until `translated` says that there are none, or they had time enough.
+        """
         if not self._pins.root.is_dir():
             return
         with self._pins.locked():
@@ -189,6 +193,18 @@ class Datapath:
             self._write_accepting(False)
         links.detach(self._pins.links)
         self._pins.remove(self._pins.links)
+        for name in ("reverse", "forward", "sockets"):  # nobody sees these sockets being closed any more
+            self._clear(name)
+
+    def _clear(self, name: str) -> None:
+        try:
+            descriptor = bpfsys.obj_get(self._pins.maps / name)
+        except FileNotFoundError:
+            return
+        with descriptor as cleared:
+            info = bpfsys.map_info(cleared.fd)
+            entries = bpfbatch.read_hash(cleared.fd, info.key_bytes, info.value_bytes)
+            bpfbatch.delete(cleared.fd, [key for key, _ in entries])
 
     def _attached(self) -> bool:
         try:

@@ -114,9 +114,6 @@ static __always_inline enum verdict outgoing(
 	if (protocol == PROTOCOL_UDP)
 		earlier = find_forward(cookie, destination);
 	if (!is_accepting() && (call == CONNECT || !earlier)) {
-		/* The socket will be connected to the frontend itself: its datagrams must go there, too. */
-		if (earlier)
-			forget_forward(cookie, destination);
 		count(COUNT_not_accepting);
 		return LEAVE;
 	}

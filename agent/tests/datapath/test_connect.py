@@ -55,11 +55,14 @@ def test_what_is_not_a_frontend_is_left_alone(rig: Rig, pod: Pod, family: str) -
     assert rig.counted() == {"not_a_frontend": 1, "getpeername_no_entry": 1}
 
 
-def test_the_protocol_is_part_of_a_frontend(rig: Rig, pod: Pod) -> None:
+@pytest.mark.parametrize(("kind", "other"), [(TCP, UDP), (UDP, TCP)], ids=["tcp", "udp"])
+def test_the_protocol_is_part_of_a_frontend(rig: Rig, pod: Pod, kind: int, other: int) -> None:
     rig.serve(VIPS[4][0], backends(4))
-    rig.remove(frontend(VIPS[4][0], TCP))
-    assert pod.tcp(VIPS[4][0]).answer() == f"{VIPS[4][0]}:80"
-    assert rig.counted() == {"not_a_frontend": 1}
+    rig.remove(frontend(VIPS[4][0], kind))
+    for of, peer_translated in ((kind, False), (other, True)):
+        connection = pod.socket(socket.AF_INET, of)
+        connection.connect(VIPS[4][0])
+        assert ("connect_translated" in rig.counted()) == peer_translated
 
 
 def test_the_port_is_part_of_a_frontend(rig: Rig, pod: Pod) -> None:

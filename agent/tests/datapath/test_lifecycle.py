@@ -372,6 +372,21 @@ def test_attaching_again_after_the_cgroup_was_removed(bpffs: Path, no_compiler: 
     assert own.state().attached
 
 
+def test_detaching_forgets_what_was_translated(own: Datapath, own_pod: Pod, no_compiler: None) -> None:
+    own.load()
+    own.attach()
+    with Rig(own) as rig:
+        rig.serve(VIP, backends(4, (0,)))
+    connection, asking = own_pod.tcp(VIP), own_pod.udp()
+    assert asking.ask(VIP) == BACKEND
+    assert own.translated() == 2
+    own.detach()
+    assert own.translated() == 0
+    assert connection.answer() == BACKEND  # its packets never needed us
+    connection.send()
+    assert connection.answer() == BACKEND
+
+
 def test_sockets_outside_of_the_cgroup_are_not_touched(
     own: Datapath, pods_network: tuple[str, str], shared_cgroup: Path, no_compiler: None
 ) -> None:
