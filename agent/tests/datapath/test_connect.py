@@ -144,6 +144,16 @@ def test_sockets_that_are_neither_tcp_nor_udp_are_left_alone(rig: Rig, pod: Pod)
     assert rig.counted() == {"other_protocol": 1}
 
 
+def test_an_mptcp_connection_reaches_a_backend(rig: Rig, pod: Pod) -> None:
+    rig.serve(VIPS[4][0], backends(4, (0,)))
+    try:
+        connection = pod.socket(socket.AF_INET, TCP, 262)
+    except Refused as error:
+        pytest.skip(f"this kernel has no MPTCP: {error}")
+    connection.connect(VIPS[4][0])
+    assert connection.answer() == "192.0.2.11:8080"
+
+
 def test_a_port_on_the_loopback_address_is_a_frontend_like_any_other(rig: Rig, pod: Pod) -> None:
     rig.serve("127.0.0.1", [Backend(ip_bytes(BACKENDS[4][0]), 8080)])
     assert pod.tcp("127.0.0.1").answer() == "192.0.2.11:8080"

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 from handover_agent.datapath import Datapath
-from handover_agent.table import FrontendFlags
+from handover_agent.table import Backend, FrontendFlags
 from tests.datapath.pods import BACKENDS, UDP, VIPS, Pod, Refused, backends, frontend
 from tests.datapath.rig import Rig
 
@@ -66,6 +66,15 @@ def test_a_socket_keeps_its_backend_when_the_service_moves_to_another_region(
     rig.serve(VIP, backends(4))
     assert {asking.ask(VIP) for _ in range(20)} == {before}
     assert rig.counted()["sendmsg_kept"] == 20
+
+
+def test_a_socket_keeps_its_backend_among_others_at_the_same_address(rig: Rig, pod: Pod) -> None:
+    rig.serve(VIP, backends(4, (0,)))
+    asking = pod.udp()
+    asking.ask(VIP)
+    address = backends(4)[0].address
+    rig.serve(VIP, [Backend(address, port) for port in range(8074, 8081)])
+    assert {asking.ask(VIP) for _ in range(20)} == {"192.0.2.11:8080"}
 
 
 def test_an_answer_of_the_earlier_backend_still_comes_from_the_frontend(rig: Rig, pod: Pod) -> None:
@@ -173,7 +182,7 @@ def test_closing_a_socket_with_very_many_frontends_is_counted_as_incomplete(rig:
     asking = pod.udp()
     for n in range(17):
         address = f"10.96.1.{n}"
-        rig.serve(address, [type(backends(4)[0])(backends(4)[0].address, 9000 + n)])
+        rig.serve(address, [Backend(backends(4)[0].address, 9000 + n)])
         asking.sendto(address)
     asking.close()
     counted = rig.counted()

@@ -152,6 +152,7 @@ def test_sizes_count_for_new_maps_only(own: Datapath, no_compiler: None) -> None
     own.load(frontends=1000, backends=2000)
     with own.maps() as maps:
         assert (maps.frontend_capacity, maps.backend_capacity) == (100, 200)
+    assert own.translated_capacity() == Sizes().sockets
 
 
 def killed_at(change: int, work: Callable[[], None]) -> bool:
