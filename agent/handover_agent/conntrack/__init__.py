@@ -1,0 +1,13 @@
+"""The kernel's connection tracking, as far as it concerns flows to Services.
+
+    old_flows(table)                            # how many live on kube-proxy's entries
+    reconcile_udp(serving(model, node))         # delete UDP entries that lead nowhere
+
+Entries are matched exactly, one by one; the table is never flushed.
+"""
+
+from handover_agent.conntrack.netlink import ConntrackError
+from handover_agent.conntrack.old import old_flows
+from handover_agent.conntrack.stale import reconcile_udp, serving
+
+__all__ = ["ConntrackError", "old_flows", "reconcile_udp", "serving"]
