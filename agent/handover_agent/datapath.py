@@ -127,8 +127,8 @@ class Datapath:
     def detach(self) -> None:
         """Take the programs off the cgroup; when this returns none of them runs any more. Idempotent.
 
-        What was translated is forgotten: sockets that are not connected lose their answers' sources by it. So wait
-        until `translated` says that there are none, or until they have had time enough.
+        What was translated is forgotten: sockets that are not connected lose their answers' sources by it. So
+        wait until `translated` says that there are none, or until they have had time enough.
         """
         if not self._pins.root.is_dir():
             return
@@ -169,9 +169,9 @@ class Datapath:
     def translated(self, protocol: Protocol | None = None) -> int:
         """How many reverse entries there are (of a protocol): open sockets' translated destinations.
 
-        TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are not
-        connected need us as long as they are used. An MPTCP connection's entry stays when it is closed (the kernel
-        tells us of the user's sockets only) until it is the least recently used: do not wait for TCP to reach 0.
+        TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are
+        not connected need us as long as they are used. An MPTCP connection's entry stays when it is closed (the
+        kernel tells of the user's sockets only) until it is the least recently used: do not wait for 0 of TCP.
         """
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
@@ -183,7 +183,7 @@ class Datapath:
             return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
 
     def translated_capacity(self) -> int:
-        """How many reverse entries there is room for; beyond it, the least recently used one goes. 0: not loaded."""
+        """How many reverse entries there is room for; then the least recently used one goes. 0: not loaded."""
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
         except FileNotFoundError:

@@ -1,8 +1,10 @@
 """Datagrams of sockets that name their destination each time, and of sockets that are connected."""
 
 import errno
+from pathlib import Path
 
 import pytest
+from handover_agent import bpfsys
 from handover_agent.datapath import Datapath
 from handover_agent.table import Backend, FrontendFlags
 from tests.datapath.pods import BACKENDS, UDP, VIPS, Pod, Refused, backends, frontend
@@ -102,6 +104,15 @@ def test_one_socket_talks_to_several_frontends_and_to_backends_directly(rig: Rig
     }
 
 
+def test_one_backend_behind_two_frontends_answers_for_the_one_used_last(rig: Rig, pod: Pod) -> None:
+    for address in (VIP, OTHER_VIP):
+        rig.serve(address, backends(4, (0,)))
+    asking = pod.udp()
+    for address in (VIP, OTHER_VIP, VIP):
+        asking.sendto(address)
+        assert asking.answer_from() == ("192.0.2.11:8080", address, 80)
+
+
 def test_an_unconnected_socket_is_refused_when_there_is_no_endpoint(rig: Rig, pod: Pod) -> None:
     rig.serve(VIP, [], FrontendFlags.REFUSE)
     asking = pod.udp()
@@ -164,16 +175,21 @@ def test_a_removed_frontend_is_left_alone_at_once(rig: Rig, pod: Pod) -> None:
     assert asking.ask(VIP) == f"{VIP}:80"
 
 
-def test_closing_a_socket_forgets_all_that_it_talked_to(rig: Rig, pod: Pod) -> None:
+def forward_entries(bpffs: Path) -> int:
+    with bpfsys.obj_get(bpffs / "shared" / "maps-1" / "forward") as forward:
+        return len(list(bpfsys.keys(forward.fd, 32)))
+
+
+def test_closing_a_socket_forgets_all_that_it_talked_to(rig: Rig, pod: Pod, bpffs: Path) -> None:
     rig.serve(VIP, backends(4, (0,)))
     rig.serve(OTHER_VIP, backends(4, (1,)))
-    before = rig.datapath.translated()
+    before, forward_before = rig.datapath.translated(), forward_entries(bpffs)
     asking = pod.udp()
     for address in (VIP, OTHER_VIP, VIP):
         asking.ask(address)
     assert rig.datapath.translated() == before + 2
     asking.close()
-    assert rig.datapath.translated() == before
+    assert (rig.datapath.translated(), forward_entries(bpffs)) == (before, forward_before)
     assert rig.counted()["released"] == 2
 
 
