@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.lab import packages
-from e2e.lab.command import output, run
+from e2e.lab.command import SEARCH, environment, output, run
 from e2e.lab.errors import LabError
 from e2e.lab.paths import PACKAGE, cache_dir, locked
 from e2e.lab.progress import Progress
@@ -76,7 +76,7 @@ def parse_go_version(text: str) -> tuple[int, int]:
 
 
 def _usable(go: str) -> bool:
-    done = run([go, "env", "GOVERSION"], check=False, env={**os.environ, "GOTOOLCHAIN": "local"})
+    done = run([go, "env", "GOVERSION"], check=False, env={**environment(), "GOTOOLCHAIN": "local"})
     return done.returncode == 0 and parse_go_version(done.stdout) >= OLDEST_GO
 
 
@@ -112,7 +112,7 @@ def build_environment(go: str, environment: Mapping[str, str]) -> dict[str, str]
         "CGO_ENABLED": "0",
         "GOTOOLCHAIN": "local",
         "GOFLAGS": "-buildvcs=false -mod=readonly",
-        "PATH": f"{Path(go).parent}:{environment.get('PATH', packages.SEARCH)}",
+        "PATH": f"{Path(go).parent}:{environment.get('PATH', SEARCH)}",
     }
 
 
@@ -150,7 +150,7 @@ def _ensure_one(program: Program, target: Path, go: str, progress: Progress) -> 
             run(
                 [go, "build", "-trimpath", "-ldflags", program.ldflags, "-o", str(result), program.package],
                 cwd=PACKAGE / "go" / program.module,
-                env=build_environment(go, os.environ),
+                env=build_environment(go, environment()),
                 timeout_s=3600,
             )
             result.rename(kept)

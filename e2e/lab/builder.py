@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.lab import packages, registries
-from e2e.lab.command import output, run
+from e2e.lab.command import environment, output, run
 from e2e.lab.errors import LabError
 from e2e.lab.paths import cache_dir, locked, shared
 from e2e.lab.progress import Progress
@@ -197,7 +197,7 @@ class Buildah:
         what = ("--format", "docker", "-t", reference, "-f", str(dockerfile), str(context))
         run(
             [*self.prefix, "bud", *how, "--signature-policy", self._policy(), *loan.arguments(), *what],
-            env={**os.environ, "TMPDIR": str(self.scratch)},
+            env={**environment(), "TMPDIR": str(self.scratch)},
             timeout_s=1800,
         )
 
@@ -205,7 +205,7 @@ class Buildah:
         """Write the image to an archive."""
         destination = f"docker-archive:{target}:{reference}"
         argv = [*self.prefix, "push", "-q", "--signature-policy", self._policy(), reference, destination]
-        run(argv, env={**os.environ, "TMPDIR": str(self.scratch)}, timeout_s=600)
+        run(argv, env={**environment(), "TMPDIR": str(self.scratch)}, timeout_s=600)
 
     def _policy(self) -> str:
         file = self.scratch / "policy.json"

@@ -138,9 +138,14 @@ class Subtree:
         """Move processes from the node's own group to its leaf, then hand the v2 controllers down
         to the pods' groups.
         """
-        for pid in _pids(self.unified):
-            with contextlib.suppress(ProcessLookupError):
-                (self.unified / LEAF / "cgroup.procs").write_text(str(pid))
+
+        def empty() -> bool:
+            for pid in (found := _pids(self.unified)):  # one of them may fork meanwhile: hence again
+                with contextlib.suppress(ProcessLookupError):
+                    (self.unified / LEAF / "cgroup.procs").write_text(str(pid))
+            return not found
+
+        until(empty, what=f"the processes of {self.name} are in their leaf", timeout_s=10, every_s=0.01)
         hand_down(self.unified)
 
     def pids(self) -> list[int]:

@@ -14,7 +14,7 @@ from e2e.lab.builder import Image
 from e2e.lab.cluster import Lab
 from e2e.lab.control import COMPONENTS
 from e2e.lab.errors import LabError, Terminated
-from e2e.lab.paths import CHECKOUT, Scratch
+from e2e.lab.paths import CHECKOUT, Scratch, labs
 from e2e.lab.progress import Progress
 from e2e.lab.settings import BACKENDS, MODES, Settings
 
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command not in PASSED_ON:
         signals.unwind_once()
     try:
+        host.check_root()
         status: int = options.act(options)
     except LabError as error:
         print(f"handover-lab: {error}", file=sys.stderr)
@@ -127,10 +128,11 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    host.check_root()
     found = remains.of(options.name)
     if not found.anything:
         print(f"lab {options.name}: nothing: no process, namespace, mount, cgroup or file")
+        if others := labs():
+            print(f"other labs on this machine: {', '.join(others)}")
         return NOTHING
     saved = Settings.load(Scratch.of(options.name).state)
     problems = (
@@ -190,7 +192,6 @@ def _env(options: argparse.Namespace) -> int:
 
 
 def _images(options: argparse.Namespace) -> int:
-    host.check_root()
     for image in _project_images(Progress()):
         print(image.reference, image.archive)
     return 0

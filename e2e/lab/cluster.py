@@ -15,7 +15,7 @@ from e2e.lab.command import run
 from e2e.lab.control import APISERVER, COMPONENTS, ControlPlane
 from e2e.lab.errors import LabError
 from e2e.lab.node import Node
-from e2e.lab.paths import CHECKOUT, Scratch
+from e2e.lab.paths import CHECKOUT, Scratch, labs
 from e2e.lab.progress import Progress
 from e2e.lab.settings import Settings
 from e2e.lab.wait import until
@@ -47,7 +47,8 @@ class Lab:
         """The lab of that name, as it was brought up; raises when there is none."""
         saved = Settings.load(Scratch.of(name).state)
         if saved is None:
-            raise LabError(f"there is no lab called {name!r}", f"handover-lab --name {name} up")
+            others = f" (there is: {', '.join(found)})" if (found := labs()) else ""
+            raise LabError(f"there is no lab called {name!r}{others}", f"handover-lab --name {name} up")
         return cls(name, nodes=saved.nodes, mode=saved.mode, backend=saved.backend, progress=progress)
 
     # -- what there is --
@@ -244,13 +245,18 @@ class Lab:
         """Remove everything of the lab; False when there was nothing."""
         return lifecycle.down(self)
 
-    def problems(self) -> list[str]:
-        """What is wrong with a lab that should be running; empty when it is well."""
+    def dead(self) -> list[str]:
+        """What should run on this machine and does not; a lab of which something is dead is made again."""
         found = [f"node {n.name} is not running" for n in self.nodes if not n.running]
         found += [
             f"{n.name}'s kubelet is not running" for n in self.nodes if n.running and not n.kubelet_running
         ]
         found += [f"{c} is not running" for c in COMPONENTS if not self.control.running(c)]
+        return found
+
+    def problems(self) -> list[str]:
+        """What is wrong with a lab that should be running; empty when it is well."""
+        found = self.dead()
         if not found and (late := {n.name for n in self.plan.nodes} - self.ready_nodes()):
             found.append(f"not Ready: {', '.join(sorted(late))}")
         return found

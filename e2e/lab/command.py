@@ -2,11 +2,21 @@
 quote it.
 """
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from e2e.lab.errors import CommandError, LabError
+
+# Where Debian's programs are. A login's PATH may lack the sbin directories.
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment() -> dict[str, str]:
+    """Our own environment, with a PATH on which every program of the system is found."""
+    own = os.environ.get("PATH")
+    return {**os.environ, "PATH": f"{own}:{SEARCH}" if own else SEARCH}
 
 
 def run(
@@ -31,7 +41,7 @@ def run(
             errors="replace",
             timeout=timeout_s,
             check=False,
-            env=env,
+            env=environment() if env is None else env,
             cwd=cwd,
         )
     except FileNotFoundError as error:

@@ -28,17 +28,24 @@ def up(lab: "Lab", extra: Sequence[Image]) -> bool:
     host.check()
     with _locked(lab):
         saved = Settings.load(lab.scratch.state)
-        problems = lab.problems() if saved else ["it never came up completely"]
-        if saved and not problems:
+        dead = lab.dead() if saved else ["it never came up completely"]
+        if saved and not dead:
             if saved != lab.settings:
                 raise LabError(
                     f"lab {lab.name} runs with other settings: {saved}",
                     f"handover-lab --name {lab.name} down, or choose another --name",
                 )
+            # All is there; a busy machine may make it slow, which is no reason to throw it away.
+            until(
+                lambda: not lab.problems(),
+                what=f"lab {lab.name}, which runs already, is well",
+                timeout_s=90,
+                details=lambda: f"{'; '.join(lab.problems())}: handover-lab --name {lab.name} down, then up",
+            )
             lab.progress.say(f"lab {lab.name} is up already: nothing to do")
             return False
         if remains.of(lab.name).anything:
-            lab.progress.say(f"lab {lab.name} is half there ({'; '.join(problems)}): again from the start")
+            lab.progress.say(f"lab {lab.name} is half there ({'; '.join(dead)}): again from the start")
             _remove(lab)
         wanted = [*_prepare(lab.progress), *extra]
         preloaded = preload.ensure(wanted, lab.progress)

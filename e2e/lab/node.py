@@ -9,6 +9,7 @@ both.
 import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from e2e.lab import packages, preload
 from e2e.lab.addressing import DNS4, NodeAddress
 from e2e.lab.cgroup import Subtree
-from e2e.lab.command import run
+from e2e.lab.command import SEARCH, run
 from e2e.lab.errors import LabError
 from e2e.lab.fabric import inside
 from e2e.lab.images import PAUSE
@@ -160,11 +161,11 @@ class Node:
         ]
         # The interpreter that Debian itself stands on: whatever runs the lab may lie in a directory
         # that a node hides.
-        init = [packages.find("python3") or "python3", "-I", str(PACKAGE / "nodeinit.py"), str(config)]
+        init = [packages.find("python3") or sys.executable, "-I", str(PACKAGE / "nodeinit.py"), str(config)]
         outer = start(
             self.subtree.joining([*inside(self.netns), *unshare, *init], leaf=False),
             log=self.log("containerd"),
-            env={"PATH": packages.SEARCH, "LANG": "C.UTF-8"},
+            env={"PATH": SEARCH, "LANG": "C.UTF-8"},
         )
         outer.save(self.directory / "outer.json")
         socket = "run/containerd/containerd.sock"
@@ -193,7 +194,7 @@ class Node:
         tools = self.directory / "iptables"
         command = [
             "env",
-            f"PATH={tools}:{packages.SEARCH}",
+            f"PATH={tools}:{SEARCH}",
             str(self.binaries / "kubelet"),
             f"--config={config}",
             f"--kubeconfig={self.scratch.pki / f'kubelet-{self.name}.kubeconfig'}",

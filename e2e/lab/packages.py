@@ -1,11 +1,10 @@
 """Debian packages that the lab needs, installed by name when they are not there."""
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from e2e.lab.command import run
+from e2e.lab.command import SEARCH, environment, run
 from e2e.lab.errors import LabError
 from e2e.lab.progress import Progress
 
@@ -30,14 +29,13 @@ BUILDING_IMAGES: Mapping[str, str] = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
-SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def find(program: str) -> str | None:
-    """Where a program is, also in the sbin directories that a login's PATH may lack."""
+    """Where Debian has a program; what lies elsewhere on somebody's PATH is not on a node's."""
     if program.startswith("/"):
         return program if Path(program).exists() else None
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SEARCH}")
+    return shutil.which(program, path=SEARCH)
 
 
 def missing(wanted: Mapping[str, str]) -> list[str]:
@@ -64,7 +62,7 @@ def install(packages: Iterable[str], progress: Progress) -> None:
         "--no-install-recommends",
         *names,
     ]
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    env = {**environment(), "DEBIAN_FRONTEND": "noninteractive"}
     with progress.step(f"installing packages: {' '.join(names)}"):
         # In a session of its own: Ctrl-C must not leave dpkg half-way.
         shielded = ["setsid", "--wait", *argv]

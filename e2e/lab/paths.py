@@ -27,6 +27,11 @@ def scratch_root() -> Path:
     return Path(os.environ.get("HANDOVER_LAB_SCRATCH", "/var/tmp/handover-lab"))  # on disk, unlike /tmp
 
 
+def labs() -> list[str]:
+    """The names of the labs on this machine that came up or were about to."""
+    return sorted(d.name for d in scratch_root().glob("[a-z]*") if d.is_dir() and "." not in d.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """The files of one lab."""

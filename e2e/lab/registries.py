@@ -77,7 +77,7 @@ def lend(directory: Path, environment: Mapping[str, str] = os.environ) -> Loan:
     def path_in_build(value: str) -> str:
         if not value.startswith("/") or not Path(value).exists():
             return value
-        target = f"{LENT}/{len(mounts)}-{Path(value).name}"
+        target = f"{LENT}/{len(mounts)}"
         mounts.append((value, target))
         return target
 

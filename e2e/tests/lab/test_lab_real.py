@@ -85,13 +85,16 @@ def test_pods_on_different_nodes_reach_each_other_and_a_service_in_both_families
 
 def test_names_are_resolved_on_a_node_through_the_dns_service(lab: Lab) -> None:
     name = "kubernetes.default.svc.cluster.local"
-    script = (
-        "import socket,struct,sys;"
-        "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.settimeout(5);"
-        f"q=struct.pack('>6H',7,256,1,0,0,0)+b''.join(bytes([len(p)])+p.encode() for p in '{name}'.split('.'))"
-        "+b'\\0'+struct.pack('>2H',1,1);"
-        f"s.sendto(q,('{DNS4}',53));a,f=s.recvfrom(512);print(f[0],socket.inet_ntoa(a[-4:]))"
-    )
+    labels = "".join(f"\\x{len(part):02x}{part}" for part in name.split("."))
+    script = f"""
+import socket, struct
+query = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + b"{labels}\\0" + struct.pack(">2H", 1, 1)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.sendto(query, ("{DNS4}", 53))
+answer, sender = s.recvfrom(512)
+print(sender[0], socket.inet_ntoa(answer[-4:]))
+"""
     assert lab.node("n2").exec(["python3", "-c", script]).stdout == f"{DNS4} 10.96.0.1\n"
 
 
