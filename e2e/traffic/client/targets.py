@@ -13,6 +13,7 @@ from typing import Final
 SERVED: Final = "served"
 REFUSED: Final = "refused"
 GONE: Final = "gone"  # whatever happens there, nobody answers
+NOTHING: Final = ""  # it is not asked any more
 EXPECTATIONS: Final = (SERVED, REFUSED, GONE)
 
 
@@ -58,7 +59,7 @@ class Expectations:
             if target.expect != expect:
                 target.expect, target.met = expect, False
         for key in self.targets.keys() - targets.keys():
-            self.targets[key].met = False  # what is still under way there is nobody's loss
+            self.targets[key].expect = NOTHING  # what is still under way there is nobody's loss
         self.targets = targets
 
     def as_json(self) -> list[dict[str, object]]:

@@ -54,6 +54,7 @@ class _Connection:
     nonce: bytes = b""
     received: bytes = b""
     expected: str = SERVED
+    strict: bool = True  # somebody had met the expectation before this one began
 
 
 class Streams:
@@ -74,7 +75,7 @@ class Streams:
         tally.asked += 1
         sock = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         now = time.monotonic()
-        connection = _Connection(target, sock, tally, now, now, expected=target.expect)
+        connection = _Connection(target, sock, tally, now, now, expected=target.expect, strict=target.met)
         code = sock.connect_ex((target.address, target.port))
         if code not in (0, errno.EINPROGRESS):
             self.fail(connection, stream, f"connect-{kind(code)}")
@@ -139,23 +140,22 @@ class Streams:
         if current and meets[target.expect]:
             target.met = True
             tally.answer(time.monotonic() - connection.since)
-        elif not current or not target.met:
+        elif not current or not connection.strict:
             tally.waited += 1
         else:
             self.ledger.loss(tally, stream, what, str(target), detail)
 
     def succeed(self, connection: _Connection, stream: str) -> None:
         """Enter a right answer, which is a failure where a refusal was expected."""
-        target = connection.target
-        if connection.expected == target.expect == SERVED:
+        target, tally = connection.target, connection.tally
+        current = connection.expected == target.expect
+        if current and target.expect == SERVED:
             target.met = True
-        elif connection.expected == target.expect and target.met:
-            self.ledger.loss(connection.tally, stream, f"served-but-should-be-{target.expect}", str(target))
-            return
-        elif connection.expected == target.expect:
-            connection.tally.waited += 1
-            return
-        connection.tally.answer(time.monotonic() - connection.since)
+            tally.answer(time.monotonic() - connection.since)
+        elif not current or not connection.strict:
+            tally.waited += 1
+        else:
+            self.ledger.loss(tally, stream, f"served-but-should-be-{target.expect}", str(target))
 
 
 @dataclass(slots=True)
