@@ -1,5 +1,6 @@
 """The traffic client against servers on the loopback address that misbehave: each loss under its own name."""
 
+import contextlib
 import select
 import socket
 import threading
@@ -52,7 +53,8 @@ class TcpServer:
                 if answer is None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     return
-                sock.sendall(answer)
+                with contextlib.suppress(OSError):  # the client gave up
+                    sock.sendall(answer)
 
     def stop_listening(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
