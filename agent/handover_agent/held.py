@@ -24,6 +24,7 @@ class Holdings:
         self.regions = Regions(maps.backend_capacity, clock, grace_s)
         self.frontends: dict[FrontendKey, Held] = {}
         self._shared: dict[tuple[Backend, ...], Region] = {}
+        self._met = False
 
     def read(self) -> None:
         """Take over what the kernel holds, forgetting what we thought. Raises OSError."""
@@ -32,9 +33,10 @@ class Holdings:
             {(v.offset, v.count) for v in found.values() if v.count}, self.regions.capacity
         )
         content = self._contents(spans)
-        # An empty table has no reader worth protecting: what read a frontend before it was deleted had ended
-        # when this process started. With frontends in force, somebody may just have flipped one.
-        self.regions.rebuild(spans, rest=bool(found))
+        # An empty table that this process meets first has no reader worth protecting: what read a frontend
+        # before it was deleted ended before this process began. Else somebody may just have flipped one.
+        self.regions.rebuild(spans, rest=bool(found) or self._met)
+        self._met = True
         merged = set(unsound.values())
         self._shared = {}
         by_span: dict[tuple[int, int], Region] = {}

@@ -22,7 +22,9 @@ class Batch:
         self._maps, self._held = maps, held
         self._failures = 0
         self.failed: dict[FrontendKey, str] = {}
-        self.blind = False  # a write failed and the kernel could not be read: nobody knows what it holds
+        self.blind = False
+        """A write failed and the kernel could not be read: nobody knows what it holds, the holdings are void.
+        """
 
     def write_regions(self, fresh: Sequence[Region]) -> list[tuple[Region, str]]:
         """Fill regions that nobody points at yet; returns those that could not be, with the reason."""
@@ -45,8 +47,7 @@ class Batch:
 
         done, not_done = self._attempt(list(entries), write, dict(entries))
         for key in not_done:
-            if not self.blind:  # else the kernel may point there: the next sync reads what is true
-                self._held.leave(entries[key].region)
+            self._held.leave(entries[key].region)
         return done
 
     def delete(self, keys: Sequence[FrontendKey]) -> int:

@@ -95,6 +95,11 @@ class Readers(RuleBasedStateMachine):
     def fault(self, operation: str, after: int, count: int) -> None:
         self.maps.faults.append(Fault(operation, after, count))
 
+    @rule(after=st.integers(0, 8))
+    def blackout(self, after: int) -> None:
+        """A write fails and what happened cannot be read."""
+        self.maps.faults += [Fault("write_frontends", after), Fault("read_frontends")]
+
     @precondition(lambda self: self.maps.faults)
     @rule()
     def recover(self) -> None:
