@@ -36,16 +36,20 @@ def start_gate(s: Standing) -> Block | None:
 
 def climb(s: Standing, ctx: Context) -> Step:
     """The next step up of a node that holds a slot."""
+    came_back = s.wanted is Rung.SOLE and bool(s.node.kube_proxy)
     block = gates.fresh(s)
     if block is not None:
         # The deadline measures the agent's work, not the time in which nobody could hear of it.
         soon = ctx.now + timedelta(seconds=ctx.deadline_s[s.wanted] / 2)
         late = s.known and s.reported and s.spec.deadline is not None and s.spec.deadline < soon
-        return Step((renew(s, ctx),) if late and ctx.stop is None else (), (), block)
-    if s.in_flight and s.spec.migration_generation != ctx.migration.generation and ctx.stop is None:
-        return Step((renew(s, ctx),))
+        return Step((renew(s, ctx),) if late and not came_back and ctx.stop is None else (), (), block)
     if s.fell:
         return _climb_again(s, ctx)
+    if came_back and s.reached is Rung.SERVING:
+        return move(s, ctx, Rung.SERVING, "kube-proxy came back before its rules were removed")
+    outdated = s.spec.migration_generation != ctx.migration.generation
+    if outdated and s.in_flight and not came_back and ctx.stop is None:
+        return Step((renew(s, ctx),))
     block = gates.settled(s)
     if block is not None:
         return Step((), (), block)
@@ -103,6 +107,7 @@ def soak_gate(s: Standing, ctx: Context) -> Block | None:
             gates.node_ready(s),
             gates.agent_ready(s),
             gates.no_fault(s),
+            gates.kube_proxy_gone(s),
             gates.parity(s),
             gates.soaked(s, ctx.soak_s, ctx.now),
         )

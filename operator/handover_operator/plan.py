@@ -138,9 +138,13 @@ def _forget(seen: Survey) -> tuple[list[Action], list[Event]]:
             what = "replaced by a new one of this name" if node.exists else "gone from the cluster"
             events.append(Event(Reason.NODE_FORGOTTEN, f"the node was {what}", node.name))
     if seen.up and not seen.frozen:
-        selected = {s.name for s in seen.selected}
         for s in seen.all:
-            if s.known and s.name not in selected and s.node.migration and grounded(s, seen.ctx.now):
+            if (
+                s.known
+                and s.name not in seen.selected_names
+                and s.node.migration
+                and grounded(s, seen.ctx.now)
+            ):
                 actions.append(DeleteNodeMigration(s.name, s.node.migration.uid))
     return actions, events
 
@@ -157,38 +161,47 @@ def _undrain_for_safety(seen: Survey) -> list[Action]:
 def _know_all(seen: Survey) -> list[Action]:
     """Every node that matters has a NodeMigration, with the present settings."""
     actions: list[Action] = []
-    selected = {s.name for s in seen.selected}
     for s in seen.all:
-        if s.node.migration is not None:
-            changed = refresh(s, seen.ctx) if s.known and not seen.frozen else None
-            if changed is not None:
-                actions.append(changed)
-        elif s.node.drained:
-            # Somebody deleted it, and the agent may be on Serving or Sole. On Serving nobody is taken from the node.
-            actions.append(create(s.node, seen.ctx, Rung.SERVING))
-        elif seen.up and s.name in selected and s.node.kube_proxy_serves:
-            actions.append(create(s.node, seen.ctx, Rung.STANDBY))
+        rung = _unknown(seen, s)
+        if rung is not None:
+            actions.append(create(s.node, seen.ctx, rung))
+        elif s.known and not seen.frozen and (changed := refresh(s, seen.ctx)) is not None:
+            actions.append(changed)
     return actions
 
 
+def _unknown(seen: Survey, s: Standing) -> Rung | None:
+    """The rung on which a missing NodeMigration is created. Somebody may have deleted it, with the agent on any rung."""
+    if s.node.migration is not None:
+        return None
+    if s.node.drained:
+        return Rung.SERVING  # where nobody is taken from the node, wherever its agent stands
+    if not s.node.kube_proxy_serves:
+        return None
+    wanted = s.name in seen.selected_names if seen.up else seen.traces and s.node.agent is not None
+    return Rung.STANDBY if wanted else None
+
+
 def _all_down(seen: Survey) -> bool:
-    return not seen.climbers and all(grounded(s, seen.ctx.now) for s in seen.all)
+    return not seen.climbers and all(
+        grounded(s, seen.ctx.now) and _unknown(seen, s) is None for s in seen.all
+    )
 
 
 def _finish(seen: Survey) -> list[Action]:
+    """What is left to do once every node is down."""
     if not _all_down(seen):
         return []
     if seen.ctx.daemonset.prepared:
         return [RestoreDaemonSet()]
     if not seen.ctx.migration.deleting:
         return []
-    left: list[Action] = [
-        DeleteNodeMigration(s.name, s.node.migration.uid) for s in seen.all if s.known and s.node.migration
+    # In one plan: if it is cut short, the rest is made anew, found to be down, and deleted again.
+    migrations = [s.node.migration for s in seen.all if s.known]
+    deletions: list[Action] = [
+        DeleteNodeMigration(m.spec.node_name, m.uid) for m in migrations if m is not None
     ]
-    if left:
-        return left
-    someone = any(s.node.migration is not None for s in seen.all) or any(node.migration for node in seen.gone)
-    return [] if someone else [RemoveFinalizer()]
+    return [*deletions, RemoveFinalizer()]
 
 
 def _requeue_at(seen: Survey, made: Moves) -> datetime | None:

@@ -26,12 +26,14 @@ class Survey:
     gone: tuple[NodeFacts, ...]  # nodes of which only the NodeMigration is left
     all: tuple[Standing, ...]
     selected: tuple[Standing, ...]
+    selected_names: frozenset[str]
     climbers: frozenset[str]  # nodes that belong at the top; every other node belongs on Standby
     limit: int
     up: bool  # eBPF is wanted
     known: Remembered  # failures that the status holds
     frozen: bool  # paused, or stopped by a failure under rollback: Pause
     begun: bool  # something on some node has been changed
+    traces: bool  # agents have been told to report, so that nodes are not down before all of them have
     reverted_generation: int
     prepare_again: bool  # the spec has changed since somebody else changed the DaemonSet
     degraded: tuple[Block, ...]  # at rest, but not well
@@ -81,6 +83,7 @@ def survey(ctx: Context, nodes: Sequence[NodeFacts]) -> Survey:
         gone=tuple(node for node in ordered if not node.exists),
         all=standings,
         selected=selected,
+        selected_names=names,
         climbers=climbers,
         limit=max_unavailable(spec.rollout.max_unavailable, len(selected)),
         up=up,
@@ -88,6 +91,7 @@ def survey(ctx: Context, nodes: Sequence[NodeFacts]) -> Survey:
         frozen=(spec.paused and not migration.deleting)
         or (bool(known.nodes) and spec.rollback is Rollback.PAUSE),
         begun=begun,
+        traces=begun or any(node.migration for node in ordered) or _heard_of(ctx),
         reverted_generation=reverted_generation,
         prepare_again=prepare_again,
         degraded=_degraded(ctx, tuple(s for s in selected if s.name in climbers)),
@@ -95,10 +99,10 @@ def survey(ctx: Context, nodes: Sequence[NodeFacts]) -> Survey:
 
 
 def counts(survey: Survey) -> NodeCounts:
-    """How many of the selected nodes stand where, by what their agents said last."""
-    reached = [s.reached for s in survey.selected]
+    """How many of the selected nodes stand where, by what their agents said last; silent from the start: nowhere."""
+    reached = [s.reached for s in survey.selected if s.reported]
     return NodeCounts(
-        selected=len(reached),
+        selected=len(survey.selected),
         standby=reached.count(Rung.STANDBY),
         shadow=reached.count(Rung.SHADOW),
         serving=reached.count(Rung.SERVING),
@@ -106,6 +110,11 @@ def counts(survey: Survey) -> NodeCounts:
         migrated=sum(s.migrated for s in survey.selected),
         failed=len(survey.known.nodes),
     )
+
+
+def _heard_of(ctx: Context) -> bool:
+    seen = ctx.migration.status.nodes
+    return seen.standby + seen.shadow + seen.serving + seen.sole > 0
 
 
 def _hold(ctx: Context, selected: Sequence[Standing]) -> Hold | None:
