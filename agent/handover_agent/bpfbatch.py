@@ -9,7 +9,7 @@ import errno
 import struct
 from collections.abc import Iterator, Sequence
 
-from handover_agent import bpfsys
+from handover_agent import bpfmap, bpfsys
 from handover_agent.bpfsys import BpfError, Command
 
 _CHUNK = 4096
@@ -40,8 +40,8 @@ def read_hash(fd: int, key_bytes: int, value_bytes: int, batch: bool = True) -> 
         if number:
             return
         cursor = following.raw
-    for key in list(bpfsys.keys(fd, key_bytes)):
-        value = bpfsys.lookup(fd, key, value_bytes)
+    for key in list(bpfmap.keys(fd, key_bytes)):
+        value = bpfmap.lookup(fd, key, value_bytes)
         if value is not None:
             yield key, value
 
@@ -59,7 +59,7 @@ def read_array(fd: int, start: int, count: int, value_bytes: int, batch: bool = 
         if number not in (0, errno.ENOENT, *_UNSUPPORTED):
             raise BpfError(number, f"bpf(MAP_LOOKUP_BATCH) on map {fd}")
     found = [
-        bpfsys.lookup(fd, struct.pack("=I", index), value_bytes) for index in range(start, start + count)
+        bpfmap.lookup(fd, struct.pack("=I", index), value_bytes) for index in range(start, start + count)
     ]
     if None in found:
         raise IndexError(f"map {fd} has no index {start + found.index(None)}")
@@ -78,7 +78,7 @@ def write(fd: int, entries: Sequence[tuple[bytes, bytes]], batch: bool = True) -
             if done or number not in _UNSUPPORTED:
                 raise BpfError(number, f"bpf(MAP_UPDATE_BATCH) of {len(piece)} on map {fd}")
         for key, value in piece:
-            bpfsys.update(fd, key, value)
+            bpfmap.update(fd, key, value)
 
 
 def delete(fd: int, keys: Sequence[bytes], batch: bool = True) -> None:
@@ -94,7 +94,7 @@ def delete(fd: int, keys: Sequence[bytes], batch: bool = True) -> None:
             if number not in _UNSUPPORTED:
                 raise BpfError(number, f"bpf(MAP_DELETE_BATCH) of {len(piece)} on map {fd}")
         for key in piece:
-            bpfsys.delete(fd, key)
+            bpfmap.delete(fd, key)
         position += len(piece)
 
 

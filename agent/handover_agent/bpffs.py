@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handover_agent.bpfsys import map_create, map_info, obj_get, pin
+from handover_agent.bpfmap import map_create, map_info
+from handover_agent.bpfsys import DatapathError, obj_get, pin
 from handover_agent.layout import LAYOUT, MapSpec
 
 
-class NoBpffs(Exception):
+class NoBpffs(DatapathError):
     """The pins' directory is not in a bpffs."""
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +30,7 @@ class NoBpffs(Exception):
         )
 
 
-class LayoutMismatch(Exception):
+class LayoutMismatch(DatapathError):
     """Maps of another layout are pinned: we cannot use them, and replacing them would end connections."""
 
     def __init__(self, found: str, wanted: str, path: Path) -> None:

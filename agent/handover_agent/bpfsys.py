@@ -13,7 +13,6 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -47,15 +46,6 @@ class Command(IntEnum):
     LINK_DETACH = 34
 
 
-class MapType(IntEnum):
-    """enum bpf_map_type."""
-
-    HASH = 1
-    ARRAY = 2
-    PERCPU_ARRAY = 6
-    LRU_HASH = 9
-
-
 class ProgramType(IntEnum):
     """enum bpf_prog_type."""
 
@@ -63,7 +53,11 @@ class ProgramType(IntEnum):
     CGROUP_SOCK_ADDR = 18
 
 
-class BpfError(OSError):
+class DatapathError(Exception):
+    """Everything that the datapath refuses or fails at, in a message for the person who reads the status."""
+
+
+class BpfError(DatapathError, OSError):
     """The kernel refused a bpf(2) command: what was tried, on what, and its reason."""
 
     def __init__(self, number: int, tried: str, log: str = "") -> None:
@@ -98,16 +92,6 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class MapInfo:
-    """What the kernel says about a map."""
-
-    type: int
-    key_bytes: int
-    value_bytes: int
-    max_entries: int
-
-
-@dataclass(frozen=True, slots=True)
 class LinkInfo:
     """What the kernel says about a cgroup link; `cgroup_id` is 0 when it no longer is attached."""
 
@@ -116,7 +100,7 @@ class LinkInfo:
     attach_type: int
 
 
-def _bpf(command: Command, attr: ctypes.Array[ctypes.c_char], tried: str) -> int:
+def bpf(command: Command, attr: ctypes.Array[ctypes.c_char], tried: str) -> int:
     result, number = call(command, attr)
     if result < 0:
         raise BpfError(number, f"bpf({command.name}) on {tried}")
@@ -142,45 +126,29 @@ def attributes(layout: str, *fields: int | bytes) -> ctypes.Array[ctypes.c_char]
     return attr
 
 
-def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
+def address(buffer: ctypes.Array[ctypes.c_char]) -> int:
     return ctypes.addressof(buffer)
 
 
-def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+def buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(content, max(len(content), 1))
-
-
-def map_create(
-    kind: MapType, key_bytes: int, value_bytes: int, max_entries: int, name: str, *, flags: int = 0
-) -> Descriptor:
-    """A new map. `name` (15 characters at most) is what bpftool shows."""
-    attr = attributes(
-        "IIIIIII16s", kind, key_bytes, value_bytes, max_entries, flags, 0, 0, name.encode()[:15]
-    )
-    return Descriptor(_bpf(Command.MAP_CREATE, attr, f"map {name}"))
-
-
-def map_info(fd: int) -> MapInfo:
-    """Type and sizes of an open map."""
-    kind, _, key_bytes, value_bytes, max_entries = struct.unpack_from("=IIIII", _info(fd, 80))
-    return MapInfo(kind, key_bytes, value_bytes, max_entries)
 
 
 def program_id(fd: int) -> int:
     """The kernel's id of an open program."""
-    return int(struct.unpack_from("=II", _info(fd, 8))[1])
+    return int(struct.unpack_from("=II", object_info(fd, 8))[1])
 
 
 def link_info(fd: int) -> LinkInfo:
     """Program and cgroup of an open cgroup link."""
     # type, id, program id, (padding), then the cgroup's: id, attach type
-    _, _, program, cgroup, attach_type = struct.unpack_from("=III4xQI", _info(fd, 32))
+    _, _, program, cgroup, attach_type = struct.unpack_from("=III4xQI", object_info(fd, 32))
     return LinkInfo(program, cgroup, attach_type)
 
 
-def _info(fd: int, length: int) -> bytes:
+def object_info(fd: int, length: int) -> bytes:
     info = ctypes.create_string_buffer(length)
-    _bpf(Command.OBJ_GET_INFO_BY_FD, attributes("IIQ", fd, length, _address(info)), f"descriptor {fd}")
+    bpf(Command.OBJ_GET_INFO_BY_FD, attributes("IIQ", fd, length, address(info)), f"descriptor {fd}")
     return info.raw
 
 
@@ -188,10 +156,10 @@ def program_load(
     kind: ProgramType, attach_type: int, instructions: bytes, name: str, log: bool = True
 ) -> Descriptor:
     """Hand a program to the verifier. A refusal carries the end of the verifier's log."""
-    code, licence = _buffer(instructions), _buffer(b"GPL\0")
+    code, licence = buffer(instructions), buffer(b"GPL\0")
     attr = attributes(
         "IIQQIIQII16sII",
-        *(kind, len(instructions) // 8, _address(code), _address(licence), 0, 0, 0, 0, 0),
+        *(kind, len(instructions) // 8, address(code), address(licence), 0, 0, 0, 0, 0),
         *(name.encode()[:15], 0, attach_type),
     )
     result, number = call(Command.PROG_LOAD, attr)
@@ -199,25 +167,25 @@ def program_load(
         return Descriptor(result)
     text = ""
     if log:  # a second time, with a log: it costs memory that a good program does not need
-        buffer = ctypes.create_string_buffer(_LOG_BYTES)
-        struct.pack_into("=IIQ", attr, 24, 1, len(buffer), _address(buffer))
+        said = ctypes.create_string_buffer(_LOG_BYTES)
+        struct.pack_into("=IIQ", attr, 24, 1, len(said), address(said))
         result, number = call(Command.PROG_LOAD, attr)
         if result >= 0:
             return Descriptor(result)
-        text = buffer.value.decode(errors="replace")[-4000:]
+        text = said.value.decode(errors="replace")[-4000:]
     raise BpfError(number, f"bpf(PROG_LOAD) on program {name}", text)
 
 
 def pin(fd: int, path: Path) -> None:
     """Give an object a name in a bpffs; it then outlives every process. BpfError when it is taken."""
-    name = _buffer(bytes(path) + b"\0")
-    _bpf(Command.OBJ_PIN, attributes("QI", _address(name), fd), str(path))
+    name = buffer(bytes(path) + b"\0")
+    bpf(Command.OBJ_PIN, attributes("QI", address(name), fd), str(path))
 
 
 def obj_get(path: Path) -> Descriptor:
     """Open a pinned object. Raises FileNotFoundError when there is none."""
-    name = _buffer(bytes(path) + b"\0")
-    result, number = call(Command.OBJ_GET, attributes("QI", _address(name), 0))
+    name = buffer(bytes(path) + b"\0")
+    result, number = call(Command.OBJ_GET, attributes("QI", address(name), 0))
     if result < 0 and number == errno.ENOENT:
         raise FileNotFoundError(number, "no such pinned object", str(path))
     if result < 0:
@@ -227,64 +195,14 @@ def obj_get(path: Path) -> Descriptor:
 
 def link_create(program_fd: int, cgroup_fd: int, attach_type: int, tried: str) -> Descriptor:
     """Attach a program to a cgroup by a link, next to whatever else is attached there."""
-    return Descriptor(_bpf(Command.LINK_CREATE, attributes("III", program_fd, cgroup_fd, attach_type), tried))
+    return Descriptor(bpf(Command.LINK_CREATE, attributes("III", program_fd, cgroup_fd, attach_type), tried))
 
 
 def link_update(link_fd: int, program_fd: int, tried: str) -> None:
     """Swap the program of a link, atomically."""
-    _bpf(Command.LINK_UPDATE, attributes("II", link_fd, program_fd), tried)
+    bpf(Command.LINK_UPDATE, attributes("II", link_fd, program_fd), tried)
 
 
 def link_detach(link_fd: int, tried: str) -> None:
     """Detach a link's program now, not when its last reference goes."""
-    _bpf(Command.LINK_DETACH, attributes("I", link_fd), tried)
-
-
-def lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
-    """The value of a key, None when there is none. For per-CPU maps give the size over all CPUs."""
-    k, value = _buffer(key), ctypes.create_string_buffer(value_bytes)
-    result, number = call(
-        Command.MAP_LOOKUP_ELEM, attributes("IIQQQ", fd, 0, _address(k), _address(value), 0)
-    )
-    if result < 0 and number == errno.ENOENT:
-        return None
-    if result < 0:
-        raise BpfError(number, f"bpf(MAP_LOOKUP_ELEM) on map {fd}")
-    return value.raw
-
-
-def update(fd: int, key: bytes, value: bytes) -> None:
-    """Set a key's value, whether it exists or not."""
-    k, v = _buffer(key), _buffer(value)
-    _bpf(Command.MAP_UPDATE_ELEM, attributes("IIQQQ", fd, 0, _address(k), _address(v), 0), f"map {fd}")
-
-
-def delete(fd: int, key: bytes) -> bool:
-    """Remove a key; False when it was not there."""
-    k = _buffer(key)
-    result, number = call(Command.MAP_DELETE_ELEM, attributes("IIQQQ", fd, 0, _address(k), 0, 0))
-    if result < 0 and number != errno.ENOENT:
-        raise BpfError(number, f"bpf(MAP_DELETE_ELEM) on map {fd}")
-    return result >= 0
-
-
-def keys(fd: int, key_bytes: int) -> Iterator[bytes]:
-    """All keys, one system call each. A key deleted meanwhile may start the walk anew: expect repeats."""
-    following, current = ctypes.create_string_buffer(key_bytes), 0
-    buffer = ctypes.create_string_buffer(key_bytes)
-    while True:
-        attr = attributes("IIQQQ", fd, 0, current, _address(following), 0)
-        result, number = call(Command.MAP_GET_NEXT_KEY, attr)
-        if result < 0 and number == errno.ENOENT:
-            return
-        if result < 0:
-            raise BpfError(number, f"bpf(MAP_GET_NEXT_KEY) on map {fd}")
-        buffer.raw = following.raw
-        current = _address(buffer)
-        yield following.raw
-
-
-def possible_cpus() -> int:
-    """How many values a per-CPU map has for each key."""
-    text = Path("/sys/devices/system/cpu/possible").read_text()
-    return int(text.strip().rsplit("-", 1)[-1].rsplit(",", 1)[-1]) + 1
+    bpf(Command.LINK_DETACH, attributes("I", link_fd), tried)

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from handover_agent import bpfbatch, bpfsys, features, layout, links, loader
+from handover_agent import bpfbatch, bpfmap, bpfsys, features, layout, links, loader
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
+from handover_agent.bpfsys import DatapathError
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS
 from handover_agent.layout import MapSpec, Sizes
@@ -23,7 +24,7 @@ __all__ = ["Datapath", "DatapathState", "Features", "NoBpffs", "NotCgroup2", "No
 _DEFAULT = Sizes()
 
 
-class UnsupportedKernel(Exception):
+class UnsupportedKernel(DatapathError):
     """The kernel lacks what the datapath cannot do without."""
 
     def __init__(self, missing: Iterable[str]) -> None:
@@ -34,14 +35,14 @@ class UnsupportedKernel(Exception):
         )
 
 
-class NotLoaded(Exception):
+class NotLoaded(DatapathError):
     """Something was asked of a datapath that is not loaded."""
 
     def __init__(self, asked: str, pins: Path) -> None:
         super().__init__(f"cannot {asked}: no datapath is pinned in {pins}; load it first")
 
 
-class NotCgroup2(Exception):
+class NotCgroup2(DatapathError):
     """The directory to attach to is not in a cgroup v2 hierarchy."""
 
     def __init__(self, path: Path) -> None:
@@ -154,7 +155,7 @@ class Datapath:
 
     def counters(self) -> dict[str, int]:
         """Counter → sum over all CPUs since the maps were made. Errors begin `error_`. {}: not loaded."""
-        length = 8 * bpfsys.possible_cpus()
+        length = 8 * bpfmap.possible_cpus()
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "counters")
         except FileNotFoundError:
@@ -162,7 +163,7 @@ class Datapath:
         with descriptor as counters:
             found = {}
             for index, name in enumerate(layout.counter_names()):
-                raw = bpfsys.lookup(counters.fd, layout.pack_index(index), length) or b""
+                raw = bpfmap.lookup(counters.fd, layout.pack_index(index), length) or b""
                 found[name] = layout.sum_counter(raw)
         return found
 
@@ -170,26 +171,26 @@ class Datapath:
         """How many reverse entries there are (of a protocol): open sockets' translated destinations.
 
         TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are
-        not connected need us as long as they are used. An MPTCP connection's entry stays when it is closed (the
-        kernel tells of the user's sockets only) until it is the least recently used: do not wait for 0 of TCP.
+        not connected need us as long as they are used. An MPTCP connection's entry stays when it is closed, as
+        the kernel tells of the user's sockets only, until it is the least recently used: do not wait for TCP.
         """
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
         except FileNotFoundError:
             return 0
         with descriptor as reverse:
-            info = bpfsys.map_info(reverse.fd)
+            info = bpfmap.map_info(reverse.fd)
             entries = bpfbatch.read_hash(reverse.fd, info.key_bytes, info.value_bytes)
             return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
 
     def translated_capacity(self) -> int:
-        """How many reverse entries there is room for; then the least recently used one goes. 0: not loaded."""
+        """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""
         try:
             descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
         except FileNotFoundError:
             return 0
         with descriptor as reverse:
-            return bpfsys.map_info(reverse.fd).max_entries
+            return bpfmap.map_info(reverse.fd).max_entries
 
     def maps(self) -> PinnedMaps:
         """Frontends and backends for the reconciler, or NotLoaded. After an unload and a load, ask again."""
@@ -212,7 +213,7 @@ class Datapath:
         except FileNotFoundError:
             return
         with descriptor as cleared:
-            info = bpfsys.map_info(cleared.fd)
+            info = bpfmap.map_info(cleared.fd)
             entries = bpfbatch.read_hash(cleared.fd, info.key_bytes, info.value_bytes)
             bpfbatch.delete(cleared.fd, [key for key, _ in entries])
 
@@ -241,12 +242,12 @@ class Datapath:
 
     def _read_accepting(self) -> bool:
         with bpfsys.obj_get(self._pins.maps / "settings") as settings:
-            raw = bpfsys.lookup(settings.fd, layout.pack_index(0), bpfsys.map_info(settings.fd).value_bytes)
+            raw = bpfmap.lookup(settings.fd, layout.pack_index(0), bpfmap.map_info(settings.fd).value_bytes)
         return raw is not None and layout.unpack_settings(raw)
 
     def _write_accepting(self, accepting: bool) -> None:
         with bpfsys.obj_get(self._pins.maps / "settings") as settings:
-            bpfsys.update(settings.fd, layout.pack_index(0), layout.pack_settings(accepting))
+            bpfmap.update(settings.fd, layout.pack_index(0), layout.pack_settings(accepting))
 
     def _check_cgroup(self) -> None:
         if (

@@ -8,7 +8,8 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from handover_agent.bpfsys import BpfError, MapType, ProgramType, link_create, map_create, program_load
+from handover_agent.bpfmap import MapType, map_create
+from handover_agent.bpfsys import BpfError, ProgramType, link_create, program_load
 from handover_agent.hooks import HOOKS
 
 _CONNECT4 = 10

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from importlib import resources
 
-from handover_agent.bpfsys import MapType
+from handover_agent.bpfmap import MapType
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, Scope
 
 LAYOUT = 1

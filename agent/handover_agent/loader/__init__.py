@@ -10,10 +10,12 @@ import sys
 from importlib import metadata, resources
 from pathlib import Path
 
+from handover_agent.bpfsys import DatapathError
+
 _TIMEOUT_S = 120
 
 
-class LoadFailed(Exception):
+class LoadFailed(DatapathError):
     """The programs could not be compiled, verified or pinned; the message ends with what the child said."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from handover_agent.bpfsys import MapType
+from handover_agent.bpfmap import MapType
 from handover_agent.datapath import Datapath
 from handover_agent.layout import Sizes, counter_names, map_specs
 from handover_agent.table import FrontendFlags, FrontendValue, MapFull

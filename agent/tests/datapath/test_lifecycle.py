@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handover_agent import bpfsys, features, loader
+from handover_agent import bpfmap, bpfsys, features, layout, loader
 from handover_agent.bpffs import LayoutMismatch, NoBpffs
 from handover_agent.bpfsys import Command
 from handover_agent.datapath import Datapath, DatapathState, NotCgroup2, NotLoaded, UnsupportedKernel
@@ -39,6 +39,11 @@ CHANGES = {
 
 def as_version(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(loader, "version", lambda: name)
+
+
+def is_accepting(path: Path) -> bool:
+    with bpfsys.obj_get(path / "maps-1" / "settings") as settings:
+        return layout.unpack_settings(bpfmap.lookup(settings.fd, layout.pack_index(0), 8) or b"")
 
 
 def pins(path: Path) -> list[str]:
@@ -301,7 +306,7 @@ def test_a_map_of_another_shape_is_refused_and_kept(own: Datapath, bpffs: Path, 
     own.load_maps(specs)
     path = bpffs / "own" / "maps-1" / "frontends"
     path.unlink()
-    with bpfsys.map_create(specs[1].type, 20, 24, 64, "frontends") as other:
+    with bpfmap.map_create(specs[1].type, 20, 24, 64, "frontends") as other:
         bpfsys.pin(other.fd, path)
     with pytest.raises(LayoutMismatch, match="frontends"):
         own.load()
@@ -369,6 +374,8 @@ def test_attaching_again_after_the_cgroup_was_removed(bpffs: Path, no_compiler: 
         assert elsewhere.state().attached
         assert not own.state().attached
     assert not elsewhere.state().attached
+    assert killed_at(8, own.attach)
+    assert not is_accepting(bpffs / "own")  # some hooks are attached and others are not
     own.attach()
     assert own.state().attached
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handover_agent import bpfbatch, bpfsys
-from handover_agent.bpfsys import MapType
+from handover_agent import bpfbatch, bpfmap, bpfsys
+from handover_agent.bpfmap import MapType
 from handover_agent.datapath import Datapath
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
@@ -67,7 +67,7 @@ def maps(own: Datapath, bpffs: Path) -> Iterator[PinnedMaps]:
     directory = bpffs / f"maps{os.getpid()}"
     directory.mkdir()
     for spec in map_specs(CAPACITY):
-        with bpfsys.map_create(
+        with bpfmap.map_create(
             spec.type, spec.key_bytes, spec.value_bytes, spec.max_entries, spec.name, flags=spec.flags
         ) as made:
             bpfsys.pin(made.fd, directory / spec.name)
@@ -104,7 +104,7 @@ def test_the_kernel_and_the_fake_agree(maps: PinnedMaps, steps: list[tuple[objec
 
 @pytest.fixture
 def hash_map() -> Iterator[int]:
-    with bpfsys.map_create(MapType.HASH, 20, 20, 20_000, "test") as made:
+    with bpfmap.map_create(MapType.HASH, 20, 20, 20_000, "test") as made:
         yield made.fd
 
 
@@ -127,7 +127,7 @@ def test_batches_and_single_calls_do_the_same(hash_map: int, writing: bool, read
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize(("start", "count"), [(0, 0), (0, 1), (0, 100), (1, 1), (37, 63), (99, 1)])
 def test_any_part_of_an_array_is_read(start: int, count: int, batch: bool) -> None:
-    with bpfsys.map_create(MapType.ARRAY, 4, 20, 100, "test") as array:
+    with bpfmap.map_create(MapType.ARRAY, 4, 20, 100, "test") as array:
         content = [(n.to_bytes(4, sys.byteorder), n.to_bytes(20, "big")) for n in range(100)]
         bpfbatch.write(array.fd, content)
         read = bpfbatch.read_array(array.fd, start, count, 20, batch=batch)
