@@ -1,4 +1,6 @@
-"""`handover-agent check`: is this node as it should be on its rung? In words, from the kernel and the disk alone."""
+"""`handover-agent check`: is this node as it should be on its rung? In words, from the kernel and the disk
+alone.
+"""
 
 import http.client
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """`handover-agent cleanup`: this node without us, as it was before, whatever state it is in.
 
-For when the operator is gone and nobody takes the node down the ladder any more. Where kube-proxy's rules have been
-removed, nobody would serve afterwards: that needs --force, and puts the snapshot back first.
+For when the operator is gone and nobody takes the node down the ladder any more. Where kube-proxy's rules
+have been removed, nobody would serve afterwards: that needs --force, and puts the snapshot back first.
 """
 
 import os
@@ -27,7 +27,8 @@ def clean(settings: Settings, *, force: bool) -> Iterator[str]:
         handle = lock_state(settings.state_dir)
     except AnotherAgent as error:
         raise CleanupRefused(
-            f"the agent is running: {error}. Take the node down with the operator (spec.target: KubeProxy), or "
+            f"the agent is running: {error}. Take the node down with the operator (spec.target: "
+            "KubeProxy), or "
             "delete the agent's DaemonSet first"
         ) from error
     try:
@@ -48,11 +49,13 @@ def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
         snapshot = settings.state_dir / "snapshot"
         if not force:
             raise CleanupRefused(
-                "kube-proxy's rules are not in force on this node: without our datapath nobody would serve Services. "
+                "kube-proxy's rules are not in force on this node: without our datapath nobody would serve "
+                "Services. "
                 "Start kube-proxy here first, or use --force, which puts the snapshot back if there is one"
             )
         if (snapshot / "manifest.json").exists():
-            yield f"put back kube-proxy's rules: {', '.join(Snapshot.load(snapshot).restore()) or 'as they were'}"
+            places = Snapshot.load(snapshot).restore()
+            yield f"put back kube-proxy's rules: {', '.join(places) or 'as they were'}"
     if datapath.state().attached:
         datapath.set_accepting(False)
     datapath.unload()

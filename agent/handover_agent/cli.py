@@ -1,6 +1,7 @@
 """The command line: run the agent, or look at this node as a person would.
 
-Everything but `run` works without the agent and without an API server: from pinned maps, rules and the journal.
+Everything but `run` works without the agent and without an API server: from pinned maps, rules and the
+journal.
 """
 
 import argparse

@@ -65,14 +65,12 @@ class Facts:
             self._mode = seen.mode
         self._tell_kube_proxy()
 
-    def recorded_mode(self, mode: ProxyMode) -> None:
-        """The snapshot says how the rules were made that are gone."""
+    def recorded(self, digest: str, mode: ProxyMode) -> None:
+        """The snapshot on disk, and how the rules in it were made, which may be gone."""
+        self._report.set(snapshot=digest)
         if self._mode is ProxyMode.NONE and mode is not ProxyMode.NONE:
             self._mode = mode
             self._tell_kube_proxy()
-
-    def snapshot(self, digest: str) -> None:
-        self._report.set(snapshot=digest)
 
     def leftovers(self, show: bool) -> None:
         """At Sole nothing of kube-proxy's should be left; below, its rules are no leftovers."""

@@ -1,7 +1,8 @@
-"""The ladder's ports with the real node behind them: the datapath, kube-proxy's rules, the API server, conntrack.
+"""The ladder's ports with the real node behind them: the datapath, kube-proxy's rules, the API server,
+conntrack.
 
-Everything that blocks runs in a named thread, one per concern: the rules' thread never has two tools at work on the
-same tables, and a slow iptables-save keeps nobody else waiting.
+Everything that blocks runs in a named thread, one per concern: the rules' thread never has two tools at work
+on the same tables, and a slow iptables-save keeps nobody else waiting.
 """
 
 import asyncio
@@ -97,12 +98,13 @@ class KernelRules:
         table: Callable[[], tuple[Table, Collection[bytes]]],
         told: Callable[[RulesSeen], None],
         compared: Callable[[list[str], int], None],
+        recorded: Callable[[str, ProxyMode], None],
     ) -> None:
         self._directory, self._table, self._told, self._compared = directory, table, told, compared
+        self._recorded = recorded
         self._thread = Thread("rules")
         self.digest = ""
-        self.recorded_mode = ProxyMode.NONE
-        """How the rules in the snapshot were made."""
+        """Of the snapshot on disk, as last read."""
 
     async def inspect(self) -> RulesSeen:
         seen = await self._thread(_inspect)
@@ -116,12 +118,13 @@ class KernelRules:
         return differences
 
     async def take_snapshot(self) -> str:
-        self.digest = (await self._thread(Snapshot.take, self._directory)).digest
+        taken = await self._thread(Snapshot.take, self._directory)
+        self._note(taken.digest, taken.manifest.mode)
         log.info("snapshot taken", extra={"digest": self.digest, "directory": str(self._directory)})
         return self.digest
 
     async def snapshot(self) -> str:
-        self.digest = await self._thread(self._digest)
+        self._note(*await self._thread(self._read))
         return self.digest
 
     async def restore(self) -> None:
@@ -134,7 +137,7 @@ class KernelRules:
 
     async def forget_snapshot(self) -> None:
         await self._thread(Snapshot.remove, self._directory)
-        self.digest = ""
+        self._note("", ProxyMode.NONE)
 
     async def ensure_keeper(self) -> None:
         await self._thread(keeper.ensure)
@@ -146,16 +149,19 @@ class KernelRules:
         """The old flows have ended: established connections need no table of ours any more."""
         await self._thread(keeper.release)
 
-    def _digest(self) -> str:
+    def _note(self, digest: str, mode: ProxyMode) -> None:
+        self.digest = digest
+        self._recorded(digest, mode)
+
+    def _read(self) -> tuple[str, ProxyMode]:
         if not (self._directory / "manifest.json").exists():
-            return ""
+            return "", ProxyMode.NONE
         try:
             found = Snapshot.load(self._directory)
         except SnapshotInvalid as error:
             log.error("snapshot unusable", extra={"error": str(error)})
-            return ""
-        self.recorded_mode = found.manifest.mode
-        return found.digest
+            return "", ProxyMode.NONE
+        return found.digest, found.manifest.mode
 
 
 class ApiCluster:

@@ -1,7 +1,8 @@
-"""The wanted table on its way into the maps: written within milliseconds of a change, looked over again and again.
+"""The wanted table on its way into the maps: written within milliseconds of a change, looked over again and
+again.
 
-It compiles on the event loop (a changed Service costs microseconds) and writes in a thread of its own. While the
-maps are not there (Standby) it only keeps the table, so that parity and probes know what is wanted.
+It compiles on the event loop (a changed Service costs microseconds) and writes in a thread of its own. While
+the maps are not there (Standby) it only keeps the table, so that parity and probes know what is wanted.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""What the agent does again and again besides walking the ladder: look, probe, reconcile, and let the keeper go.
+"""What the agent does again and again besides walking the ladder: look, probe, reconcile, and let the keeper
+go.
 
 Each loop has its own pause and its own troubles: one that fails says so once and goes on.
 """
@@ -106,8 +107,7 @@ class Loops:
         if self._table.sync.open:
             self._facts.verified(await self._table.verify())
         await self._rules.inspect()
-        self._facts.snapshot(await self._rules.snapshot())
-        self._facts.recorded_mode(self._rules.recorded_mode)
+        await self._rules.snapshot()
         self._facts.leftovers(self._ladder.record.rung is Rung.SOLE)
 
     async def _look_for_unserved(self) -> None:
@@ -135,7 +135,7 @@ class Loops:
         await self._release_keeper(old)
 
     async def _release_keeper(self, old_flows: int) -> None:
-        """At a stable Sole, when the old flows have been gone for a while, nobody needs the keeper's table."""
+        """At a stable Sole, when the old flows have been gone for a while, nobody needs the keeper."""
         record = self._ladder.record
         if record.rung is not Rung.SOLE or record.towards is not None or old_flows:
             self._quiet_since = None

@@ -9,9 +9,7 @@ import msgspec
 
 from handover_agent.compile import NodeInfo
 from handover_agent.objects import address_bytes
-from handover_agent.table import ip_bytes
 
-_IPVS_DEVICE = "kube-ipvs0"
 _ZONE = "topology.kubernetes.io/zone"
 _AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
 
@@ -21,7 +19,8 @@ class NoCgroup2(Exception):
 
     def __init__(self, search: Path) -> None:
         super().__init__(
-            f"no file system of type cgroup2 is mounted at or below {search}: mount the node's /sys/fs/cgroup "
+            f"no file system of type cgroup2 is mounted at or below {search}: mount the node's "
+            "/sys/fs/cgroup "
             "there (hostPath), or name the place with --cgroup"
         )
 
@@ -51,22 +50,6 @@ def parse_cgroup_mounts(mountinfo: str, search: Path) -> list[Path]:
 def kernel_release() -> str:
     """As `uname -r` says it."""
     return os.uname().release
-
-
-def local_addresses() -> frozenset[bytes]:
-    """Every address on an interface of this network namespace, except where kube-proxy parks ClusterIPs."""
-    from pyroute2 import IPRoute  # noqa: PLC0415 - half a second to import, and the command line needs none of it
-
-    found: set[bytes] = set()
-    with IPRoute() as route:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
-        for message in route.get_addr():
-            if names.get(message["index"]) == _IPVS_DEVICE:
-                continue
-            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if text:
-                found.add(ip_bytes(text))
-    return frozenset(found)
 
 
 class _Address(msgspec.Struct):

@@ -1,8 +1,8 @@
 """The facts of this node, and their way into the NodeMigration's status.
 
-Whoever observes something sets it here; one task writes. News are written at once, numbers that never stand still
-(probes, flows, counters) ride along with the heartbeat, so that a quiet node costs the API server one small write
-every few seconds and no more.
+Whoever observes something sets it here; one task writes. News are written at once, numbers that never stand
+still (probes, flows, counters) ride along with the heartbeat, so that a quiet node costs the API server one
+small write every few seconds and no more.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """The running agent: its parts wired together on one event loop.
 
-What is in the kernel serves without us. So nothing here is urgent except to look and to say: watches feed the table,
-the ladder walks, and a handful of loops observe. When the process ends, at whatever instruction, nothing is undone.
+What is in the kernel serves without us. So nothing here is urgent except to look and to say: watches feed the
+table, the ladder walks, and a handful of loops observe. When the process ends, at whatever instruction,
+nothing is undone.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import Any
 from handover_api.base import API_VERSION, Rung
 from handover_api.nodemigration import AgentFacts, KernelFacts, NodeMigrationStatus
 
+from handover_agent.addresses import local_addresses
 from handover_agent.apierrors import ApiError
 from handover_agent.apiserver import Client
 from handover_agent.bpfsys import BpfError
@@ -38,7 +40,7 @@ from handover_agent.loops import Loops
 from handover_agent.metrics import Figures, registry
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
-from handover_agent.node import NodeObject, find_cgroup, kernel_release, local_addresses, node_info
+from handover_agent.node import NodeObject, find_cgroup, kernel_release, node_info
 from handover_agent.probe.rounds import Plan, Rounds
 from handover_agent.probe.targets import targets
 from handover_agent.report import Report, Writer, applying
@@ -101,12 +103,11 @@ class Agent:
         self._port = ProxyPort(settings.proxy_health_port, self._proxy_health)
         self._facts = Facts(self._report, self._port)
         self._node = NodeObject(node)
-        self._local = local_addresses()
         datapath = Datapath(settings.pins, cgroup)
         self._datapath = KernelDatapath(datapath, settings.frontends, settings.backends)
         self._table = KeptTable(
             self._model,
-            node_info(self._node, self._local, localhost_node_ports=True),
+            node_info(self._node, local_addresses(), localhost_node_ports=True),
             datapath.maps,
             NamesFile(state / NAMES),
             stale=self._stale,
@@ -117,6 +118,7 @@ class Agent:
             lambda: (self._table.table, self._table.node.local_addresses),
             told=self._facts.rules_seen,
             compared=self._facts.compared,
+            recorded=self._facts.recorded,
         )
         self._cluster = ApiCluster(self._client, node)
         self._prober = Rounds(
@@ -282,9 +284,9 @@ class Agent:
 
     async def _refresh_node(self) -> None:
         """Addresses come and go on a node, and its zone label may be set late."""
-        self._local = await asyncio.to_thread(local_addresses)
+        local = await asyncio.to_thread(local_addresses)
         if self._nodes.synced.is_set():
-            await self._table.set_node(node_info(self._node, self._local, self._facts.localhost_node_ports))
+            await self._table.set_node(node_info(self._node, local, self._facts.localhost_node_ports))
 
     def _stale(self) -> str:
         return str(self._feed.error) if self._feed.error else ""

@@ -1,6 +1,7 @@
 """What an agent is told by its pod: environment variables, each of which a flag overrides.
 
-Everything has a default that is right in the manifests; a wrong value ends the start with a message that names it.
+Everything has a default that is right in the manifests; a wrong value ends the start with a message that
+names it.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""What the cluster asks of this node: watches of the own NodeMigration, the own Node and kube-proxy's pods here."""
+"""What the cluster asks of this node: watches of the own NodeMigration, the own Node and kube-proxy's pods
+here.
+"""
 
 import json
 import logging

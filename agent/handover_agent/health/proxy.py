@@ -1,7 +1,8 @@
 """kube-proxy's health port, `:10256`: what it answers, and taking it over.
 
-Cloud load balancers decide by it whether a node gets traffic, and it is the interlock between two proxies: only
-who holds it is the node's proxy. Bound like kube-proxy does, one socket for both families, without sharing.
+Cloud load balancers decide by it whether a node gets traffic, and it is the interlock between two proxies:
+only who holds it is the node's proxy. Bound like kube-proxy does, one socket for both families, without
+sharing.
 """
 
 import asyncio
@@ -134,7 +135,8 @@ def _listen(port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise Blocked(
                 "HealthPortInUse",
-                f"port {port} is held by another process, so a kube-proxy may still run on this node; it is tried again",
+                f"port {port} is held by another process, so a kube-proxy may still run on this node; it "
+                "is tried again",
             ) from error
         if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise

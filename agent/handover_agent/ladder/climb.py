@@ -1,7 +1,9 @@
-"""The way up: what must hold before each rung, and what is done to get there, in the order that keeps connections alive.
+"""The way up: what must hold before each rung, and what is done to get there, in the order that keeps
+connections alive.
 
-The order is the point. Snapshot, keeper and a filled table exist before anything is attached; new connections are ours
-before kube-proxy leaves; its rules go only when no kube-proxy can be running here, and when they are on disk.
+The order is the point. Snapshot, keeper and a filled table exist before anything is attached; new connections
+are ours before kube-proxy leaves; its rules go only when no kube-proxy can be running here, and when they are
+on disk.
 """
 
 from dataclasses import replace
@@ -25,7 +27,8 @@ async def require_hooks(ascent: Ascent) -> None:
     if missing:
         raise Blocked(
             "KernelUnsupported",
-            f"this kernel lacks {', '.join(missing)}; leave this node out with spec.nodeSelector, or give it a newer kernel",
+            f"this kernel lacks {', '.join(missing)}; leave this node out with spec.nodeSelector, or give "
+            "it a newer kernel",
         )
 
 
@@ -33,7 +36,8 @@ async def require_direct_api_server(ascent: Ascent) -> None:
     if not ascent.ground.cluster.direct():
         raise Blocked(
             "ApiServerNotDirect",
-            "the API server is not reached by an address of its own but through its ClusterIP, or not at all; "
+            "the API server is not reached by an address of its own but through its ClusterIP, or not at "
+            "all; "
             "this node must reach the addresses in the EndpointSlices of default/kubernetes",
         )
 
@@ -53,7 +57,7 @@ async def load_programs(ascent: Ascent) -> None:
 
 
 async def compare_with_kube_proxy(ascent: Ascent) -> None:
-    """Rules that nobody keeps up (after a reboot, or once kube-proxy has left) say nothing about the table."""
+    """Rules that nobody keeps up (after a reboot, or once kube-proxy has left) say nothing here."""
     if not (await ascent.ground.rules.inspect()).in_force or not await kube_proxy_signs(ascent):
         return
     differences = await ascent.ground.rules.parity()
@@ -117,14 +121,14 @@ async def bind_health_port(ascent: Ascent) -> None:
 
 
 async def flush(ascent: Ascent) -> None:
-    """Everything that could have changed since the checks is asked once more, as late as possible."""
+    """What could have changed since the checks is asked once more, as the very last thing before the flush."""
     rules, journal = ascent.ground.rules, ascent.journal
     if not ascent.ground.port.held:
         raise Blocked("HealthPortNotHeld", "nothing is flushed before kube-proxy's health port is ours")
-    await require_no_kube_proxy_pod(ascent)
     if not (await rules.inspect()).leftovers:
         return
     journal.write(replace(journal.record, flushing=True))
+    await require_no_kube_proxy_pod(ascent)
     await rules.flush()
 
 
@@ -141,7 +145,9 @@ async def reconcile_udp(ascent: Ascent) -> None:
 
 
 def _forget_flush(ascent: Ascent) -> None:
-    """A kube-proxy that runs writes all of its rules again: they, not the snapshot, are the truth from now on."""
+    """A kube-proxy that runs writes all of its rules again: they, not the snapshot, are the truth from now
+    on.
+    """
     record = ascent.journal.record
     if record.flushing:
         ascent.journal.write(replace(record, flushing=False))

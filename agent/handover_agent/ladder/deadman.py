@@ -1,9 +1,9 @@
 """When may a node put kube-proxy's rules back all by itself? A pure decision, and a conservative one.
 
-Somebody has to decide when nobody can be asked: the datapath is this node's only proxy, it does not work, and the API
-server, through which the operator would take the node back, is out of reach (maybe because of the very same fault).
-Restoring the snapshot is then the best guess. It is not made lightly: a snapshot is as old as the flush, and probes
-also fail when the network does.
+Somebody has to decide when nobody can be asked: the datapath is this node's only proxy, it does not work, and
+the API server, through which the operator would take the node back, is out of reach (maybe because of the
+very same fault). Restoring the snapshot is then the best guess. It is not made lightly: a snapshot is as old
+as the flush, and probes also fail when the network does.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ class Limits:
 
     unreachable_s: float = 120.0
     rounds: int = 5
-    """So many rounds of probes in a row must have failed, all of them while the API server was out of reach."""
+    """So many rounds of probes in a row must have failed, all of them while the API server was out of reach.
+    """
     failed_ratio: float = 0.5
     """The share of failed probes, above the baseline's, that makes a round a failed one."""
 

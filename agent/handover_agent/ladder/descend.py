@@ -1,7 +1,7 @@
 """The way down: what was there before is put back first, and only then does ours let go.
 
-At each rung somebody must be left who serves new connections: kube-proxy with its rules, or at least its rules. Where
-that is not so, nothing is switched off and the fault says so.
+At each rung somebody must be left who serves new connections: kube-proxy with its rules, or at least its
+rules. Where that is not so, nothing is switched off and the fault says so.
 """
 
 from dataclasses import replace
@@ -15,8 +15,8 @@ from handover_agent.ladder.step import Act, Ascent, Step, ensure_keeper, kube_pr
 async def put_rules_back(ascent: Ascent) -> None:
     """The snapshot, unless kube-proxy writes its rules itself or they were never touched.
 
-    A kube-proxy that runs must not be overwritten with older rules; what it left behind after it had come back is newer
-    than the snapshot.
+    A kube-proxy that runs must not be overwritten with older rules; what it left behind after it had come
+    back is newer than the snapshot.
     """
     rules, journal = ascent.ground.rules, ascent.journal
     seen = await rules.inspect()
@@ -28,7 +28,8 @@ async def put_rules_back(ascent: Ascent) -> None:
         if not await rules.snapshot():
             raise Blocked(
                 "SnapshotLost",
-                "the snapshot is not on the disk and kube-proxy's rules are not in force: going down would leave nobody "
+                "the snapshot is not on the disk and kube-proxy's rules are not in force: going down would "
+                "leave nobody "
                 "to serve. Start kube-proxy on this node, it writes its rules anew",
             )
         await rules.restore()
@@ -58,7 +59,8 @@ async def require_kube_proxy_serves(ascent: Ascent) -> None:
     if not seen.in_force:
         raise Blocked(
             "NobodyElseServes",
-            "kube-proxy's rules are not in force on this node: if the datapath let go now, nobody would serve new "
+            "kube-proxy's rules are not in force on this node: if the datapath let go now, nobody would "
+            "serve new "
             "connections. Start kube-proxy on this node",
         )
     if not await kube_proxy_signs(ascent):
@@ -69,7 +71,8 @@ async def require_kube_proxy_serves(ascent: Ascent) -> None:
     if differences:
         raise Blocked(
             "KubeProxyNotSynced",
-            f"kube-proxy's rules do not do yet what the cluster wants: {len(differences)} frontends, first: {differences[0]}",
+            f"kube-proxy's rules do not do yet what the cluster wants: {len(differences)} frontends, "
+            f"first: {differences[0]}",
         )
 
 
@@ -112,7 +115,9 @@ async def forget(ascent: Ascent) -> None:
 
 
 async def put_rules_back_if_missing(ascent: Ascent) -> None:
-    """After a reboot, or when somebody else removed them: the snapshot is about to go, this is its last chance."""
+    """After a reboot, or when somebody else removed them: the snapshot is about to go, this is its last
+    chance.
+    """
     seen = await ascent.ground.rules.inspect()
     if seen.in_force or not await ascent.ground.rules.snapshot():
         return

@@ -1,7 +1,7 @@
 """What must be remembered over a kill at any instruction: the rung, the step that was begun, and little else.
 
-The record is on disk, synced, before the first act of a step and again after its last. It is not believed by itself:
-`reached.derive` compares it with what is really there.
+The record is on disk, synced, before the first act of a step and again after its last. It is not believed by
+itself: `reached.derive` compares it with what is really there.
 """
 
 import json
@@ -31,9 +31,13 @@ class Record:
     rung: Rung = Rung.STANDBY
     since: datetime | None = None
     towards: Rung | None = None
-    """The neighbouring rung that a step was begun to; on the way up `rung` is below it, on the way down above it."""
+    """The neighbouring rung that a step was begun to; on the way up `rung` is below it, on the way down above
+    it.
+    """
     flushing: bool = False
-    """The snapshot is complete, and a flush of those very rules was begun: do not take it again from what is left."""
+    """The snapshot is complete, and a flush of those very rules was begun: do not take it again from what is
+    left.
+    """
     keeper_dropped: bool = False
     """The old flows have ended, the keeper was removed on purpose."""
     tripped: bool = False
@@ -54,7 +58,9 @@ class Record:
         return replace(self, rung=rung, since=since, towards=None)
 
     def beginning(self, towards: Rung, now: datetime) -> "Record":
-        """The record when a step to a neighbour begins: a rung counts as left when the climb back up to it begins."""
+        """The record when a step to a neighbour begins: a rung counts as left when the climb back up to it
+        begins.
+        """
         rung = self.lowest if towards.height > self.lowest.height else self.highest
         since = self.since if self.rung is rung else now
         return replace(self, rung=rung, since=since, towards=towards)

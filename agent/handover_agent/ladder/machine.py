@@ -1,7 +1,7 @@
 """The ladder: from the rung that was reached to the one that is wanted, one at a time, until cancelled.
 
-It decides nothing but the order. What cannot go on is tried again with growing pauses and reported with a reason;
-what has been reached is looked at again and again, because others have hands on this node too.
+It decides nothing but the order. What cannot go on is tried again with growing pauses and reported with a
+reason; what has been reached is looked at again and again, because others have hands on this node too.
 """
 
 import asyncio
@@ -138,9 +138,8 @@ class Ladder:
             try:
                 async with self.lock:
                     moved = await self.advance()
-                    if not moved and not self._blocked_goal():
-                        await upkeep(self._ascent(), self._hold())
-                        self._clear()
+                    if not moved:
+                        await self.keep()
                 pause = RETRY_FIRST_S
                 if not moved:
                     await self._sleep(self._pace.upkeep_s)
@@ -160,7 +159,9 @@ class Ladder:
                 pause = min(pause * 2, RETRY_MOST_S)
 
     async def advance(self) -> bool:
-        """Do one step towards the goal; False when there is none to do. Raises Blocked, Waiting, or what ports raise."""
+        """Do one step towards the goal; False when there is none to do. Raises Blocked, Waiting, or what
+        ports raise.
+        """
         goal, record = self._goal, self.record
         wanted = goal.rung
         if wanted is None:
@@ -175,8 +176,10 @@ class Ladder:
         up = towards.height > record.lowest.height
         step = (CLIMB if up else DESCEND)[towards]
         if record.towards is not None:
-            # Something between two rungs was begun before: whichever rung is reported from now on, it is not the wanted
-            # one yet. Said before the goal counts as observed, so that nobody takes an unfinished step for a rung.
+            # Something between two rungs was begun before: whichever rung is reported from now
+            # on, it is not the wanted
+            # one yet. Said before the goal counts as observed, so that nobody takes an
+            # unfinished step for a rung.
             record = record.beginning(towards, self._now())
             self._journal.write(record)
         self._generation = goal.generation
@@ -194,6 +197,19 @@ class Ladder:
         self._clear()
         return True
 
+    async def keep(self) -> None:
+        """Keep what has been reached: never the rung that an unfinished step may be leaving. Raises as `advance`."""
+        if self.record.tripped:
+            if self._goal.rung is not None:
+                raise Blocked(
+                    "DeadManTripped",
+                    "the datapath failed while no API server answered, so this node put kube-proxy's rules back by "
+                    "itself; take it down to Shadow or Standby, then try again",
+                )
+            return
+        await upkeep(self._ascent(), self.record.lowest)
+        self._clear()
+
     async def trip(self) -> None:
         """The dead-man timer has run out: the snapshot goes back, new connections are left to it."""
         async with self.lock:
@@ -209,19 +225,6 @@ class Ladder:
             self._journal.write(replace(self.record.at(Rung.SHADOW, self._now()), flushing=False))
             self._tell("")
         self._changed.set()
-
-    def _hold(self) -> Rung:
-        """The rung that the upkeep keeps: never one that an unfinished step may be leaving."""
-        return self.record.lowest
-
-    def _blocked_goal(self) -> bool:
-        if not self.record.tripped or self._goal.rung is None:
-            return False
-        raise Blocked(
-            "DeadManTripped",
-            "the datapath failed while no API server answered, so this node put kube-proxy's rules back by itself; "
-            "take it down to Shadow or Standby, then try again",
-        )
 
     def _grace(self) -> datetime:
         until = self._now() + timedelta(seconds=self._pace.grace_s)

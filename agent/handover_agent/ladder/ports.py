@@ -1,8 +1,9 @@
 """What the ladder stands on: everything that a step may ask of, or do to, the node and the cluster.
 
-The steps are written against these few interfaces, so that a test can record every call, fail each one in turn and look
-at what is left of the node. The real ones are in `handover_agent.footing`. Calls that block in the kernel run in threads
-behind them; whatever they raise ends the step, which is tried again from its beginning.
+The steps are written against these few interfaces, so that a test can record every call, fail each one in
+turn and look at what is left of the node. The real ones are in `handover_agent.footing`. Calls that block in
+the kernel run in threads behind them; whatever they raise ends the step, which is tried again from its
+beginning.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from handover_api.nodemigration import ProxyMode
 
 
 class Blocked(Exception):
-    """A step cannot go on now: `reason` is one word for the status, the message tells a person what was seen and what to do."""
+    """A step cannot go on now: `reason` is one word for the status, the message tells a person what was seen
+    and what to do.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

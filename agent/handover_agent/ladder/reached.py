@@ -1,9 +1,9 @@
 """On which rung is this node? Derived from what is there; the journal may lower the answer, never raise it.
 
-Pure functions. After a kill the journal may be one act behind the kernel; after a reboot it is far ahead of it (pins and
-rules live in memory); a lost disk leaves no journal at all. In each case the answer is a rung that certainly holds and,
-when something above it may have been touched, the unfinished step to there: whichever way the node is then asked to go,
-that step is done again or undone first.
+Pure functions. After a kill the journal may be one act behind the kernel; after a reboot it is far ahead of
+it (pins and rules live in memory); a lost disk leaves no journal at all. In each case the answer is a rung
+that certainly holds and, when something above it may have been touched, the unfinished step to there:
+whichever way the node is then asked to go, that step is done again or undone first.
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +45,8 @@ def derive(record: Record | None, seen: Seen, now: datetime) -> Record:
         return _without_journal(seen, now)
     most = _ceiling(seen)
     if most.height < record.lowest.height:
-        # The kernel has lost what the journal remembers. Something of the next rung may be left (a snapshot, a keeper).
+        # The kernel has lost what the journal remembers. Something of the next rung may be left (a
+        # snapshot, a keeper).
         return replace(record, rung=most, since=now, towards=above(most), keeper_dropped=False)
     if seen.programs.serving and record.highest.height < Rung.SERVING.height:
         return replace(record, rung=Rung.SHADOW, since=record.since or now, towards=Rung.SERVING)

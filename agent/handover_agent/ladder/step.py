@@ -1,7 +1,7 @@
 """A step between two rungs, as data: what must hold before it begins, and its acts in order.
 
-A step whose checks fail has touched nothing, and the journal does not mention it. Once it has begun, every act may be
-killed and done again: each first looks, or is idempotent in the kernel.
+A step whose checks fail has touched nothing, and the journal does not mention it. Once it has begun, every
+act may be killed and done again: each first looks, or is idempotent in the kernel.
 """
 
 from collections.abc import Awaitable, Callable
@@ -69,7 +69,9 @@ async def ensure_keeper(ascent: Ascent) -> None:
 
 
 async def kube_proxy_signs(ascent: Ascent) -> str:
-    """How one can tell that kube-proxy runs on this node; empty when nothing speaks for it. Asks the API server."""
+    """How one can tell that kube-proxy runs on this node; empty when nothing speaks for it. Asks the API
+    server.
+    """
     pods = await ascent.ground.cluster.kube_proxy_pods()
     if pods:
         return f"the API server lists {', '.join(pods)} on this node"

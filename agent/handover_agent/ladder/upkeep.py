@@ -1,4 +1,5 @@
-"""What must go on being true on a rung, looked at again every few seconds, and put right where that is ours to do.
+"""What must go on being true on a rung, looked at again every few seconds, and put right where that is ours
+to do.
 
 Others have hands on a node: somebody detaches a program, reloads a firewall, starts kube-proxy by hand.
 """
@@ -34,13 +35,15 @@ async def _sole(ascent: Ascent) -> None:
     if pods:
         raise Blocked(
             "KubeProxyReturned",
-            f"kube-proxy runs on this node again ({', '.join(pods)}), though this node is drained of it: nothing more is "
+            f"kube-proxy runs on this node again ({', '.join(pods)}), though this node is drained of it: "
+            "nothing more is "
             "removed. See who scheduled it (an upgrade, an add-on manager, GitOps), or take the node back",
         )
     await bind_health_port(ascent)
     left = (await ascent.ground.rules.inspect()).leftovers
     if left:
-        # It came back and went again. Sole is no longer true; going there once more snapshots and flushes what it left.
+        # It came back and went again. Sole is no longer true; going there once more snapshots and
+        # flushes what it left.
         record = ascent.journal.record
         ascent.journal.write(replace(record, rung=Rung.SERVING, since=ascent.now(), towards=Rung.SOLE))
         raise Blocked(

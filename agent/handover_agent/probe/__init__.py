@@ -1,1 +1,1 @@
-"""Active probes: the agent connects to Services as any process of its node does, and measures what happens."""
+"""Active probes: the agent connects to Services as any process of its node does, and measures that."""

@@ -41,7 +41,7 @@ async def attempt(target: Target, timeout_s: float) -> Outcome:
                 loop = asyncio.get_running_loop()
                 await loop.sock_connect(sock, (target.host, target.port))
                 if target.protocol is Protocol.UDP:
-                    await _ask(loop, sock)
+                    await _ask(loop, sock, timeout_s / 2)
     except TimeoutError:
         error = f"no answer within {timeout_s:g} s"
     except OSError as problem:
@@ -67,7 +67,14 @@ def check_answer(data: bytes, identity: int) -> None:
         raise ProbeFailed("the answer is to another question")
 
 
-async def _ask(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+async def _ask(loop: asyncio.AbstractEventLoop, sock: socket.socket, patience_s: float) -> None:
+    """Ask, and once more after a while, as resolvers do: one lost datagram says nothing about the datapath."""
     identity = int.from_bytes(os.urandom(2), "big")
     await loop.sock_sendall(sock, question(identity))
-    check_answer(await loop.sock_recv(sock, 4096), identity)
+    try:
+        async with asyncio.timeout(patience_s):
+            answer = await loop.sock_recv(sock, 4096)
+    except TimeoutError:
+        await loop.sock_sendall(sock, question(identity))
+        answer = await loop.sock_recv(sock, 4096)
+    check_answer(answer, identity)
