@@ -17,7 +17,7 @@ from pathlib import Path
 from e2e.lab import packages, registries
 from e2e.lab.command import environment, output, run
 from e2e.lab.errors import LabError
-from e2e.lab.paths import cache_dir, locked, shared
+from e2e.lab.paths import cache_dir, locked, shared, sweep
 from e2e.lab.progress import Progress
 
 RECIPE = "2"  # counted up when the lab makes something else out of the same inputs
@@ -134,6 +134,7 @@ def build(
             os.utime(target)
             return Image(reference, target)
         packages.ensure(packages.BUILDING_IMAGES, progress)
+        sweep(target.parent)
         with (
             progress.step(f"building the image {reference}"),
             tempfile.TemporaryDirectory(

@@ -158,23 +158,47 @@ class Subtree:
 
     def kill(self, *, timeout_s: float = 20) -> None:
         """Kill what is in the subtree (and only that) and return when it is gone."""
-
-        def gone() -> bool:
-            for pid in (alive := self.pids()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return not alive
-
-        until(gone, what=f"the processes of {self.name} are gone", timeout_s=timeout_s, every_s=0.05)
+        until(
+            lambda: not self._kill_once(),
+            what=f"the processes of {self.name} are gone",
+            timeout_s=timeout_s,
+            every_s=0.05,
+        )
 
     def remove(self) -> None:
-        """Remove the (empty) directories; whoever shares a parent keeps it."""
+        """Remove the directories, and whoever still joins them meanwhile; parents that are shared stay.
+
+        A process that was started just before `kill` may join just after it; once the directory is gone it
+        cannot.
+        """
         for directory in self.directories:
             for group in _groups(directory):
-                until(partial(_rmdir, group), what=f"the cgroup {group} can be removed", timeout_s=10)
+                until(
+                    partial(self._rmdir, group),
+                    what=f"the cgroup {group} can be removed",
+                    timeout_s=20,
+                    every_s=0.05,
+                )
             with contextlib.suppress(OSError):
                 for parent in list(directory.parents)[: len(Path(self.name).parts)]:
                     parent.rmdir()
+
+    def _rmdir(self, group: Path) -> bool:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            self._kill_once()
+            return False
+        return True
+
+    def _kill_once(self) -> list[int]:
+        """Send SIGKILL to all; returns who was there."""
+        for pid in (alive := self.pids()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return alive
 
 
 def hand_down(directory: Path) -> None:
@@ -199,13 +223,3 @@ def _pids(group: Path) -> list[int]:
         return [int(p) for p in (group / "cgroup.procs").read_text().split()]
     except OSError:  # removed meanwhile, or a threaded group: its threads are listed in its parent
         return []
-
-
-def _rmdir(group: Path) -> bool:
-    try:
-        group.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True

@@ -1,6 +1,7 @@
 """The lab's command line."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -19,7 +20,6 @@ from e2e.lab.progress import Progress
 from e2e.lab.settings import BACKENDS, MODES, Settings
 
 RUNNING, BROKEN, NOTHING = 0, 1, 3
-# Commands that become another program, which is to have signals as usual.
 PASSED_ON = ("exec", "kubectl", "logs")
 
 
@@ -95,11 +95,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit status."""
     options = parser().parse_args(argv)
-    if options.command not in PASSED_ON:
-        signals.unwind_once()
+    # What becomes another program leaves signals as they are.
+    unwinding = contextlib.nullcontext() if options.command in PASSED_ON else signals.unwinding()
     try:
         host.check_root()
-        status: int = options.act(options)
+        with unwinding:
+            status: int = options.act(options)
     except LabError as error:
         print(f"handover-lab: {error}", file=sys.stderr)
         return BROKEN

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def up(lab: "Lab", extra: Sequence[Image]) -> bool:
     """See Lab.up."""
     host.check()
-    with _locked(lab):
+    with signals.unwinding(), _locked(lab):
         saved = Settings.load(lab.scratch.state)
         dead = lab.dead() if saved else ["it never came up completely"]
         if saved and not dead:

@@ -5,6 +5,8 @@ scratch directory.
 import contextlib
 import fcntl
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,13 @@ def cache_dir() -> Path:
     """Binaries, images and the Go toolchain: kept from lab to lab, shared by all checkouts."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "handover-lab"
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a killed command left half-made in a directory of the cache, a day ago or more."""
+    for left in directory.glob(".*-*"):
+        if left.is_dir() and left.stat().st_mtime < time.time() - 86400:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def scratch_root() -> Path:

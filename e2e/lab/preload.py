@@ -14,7 +14,7 @@ from pathlib import Path
 
 from e2e.lab.builder import Image, digest
 from e2e.lab.command import run
-from e2e.lab.paths import cache_dir, locked
+from e2e.lab.paths import cache_dir, locked, sweep
 from e2e.lab.processes import start
 from e2e.lab.progress import Progress
 from e2e.lab.wait import until
@@ -41,6 +41,7 @@ def ensure(images: Sequence[Image], progress: Progress) -> Path:
         if target.exists():
             os.utime(target)
             return target
+        sweep(directory)
         with (
             progress.step("unpacking the images, once for all nodes"),
             tempfile.TemporaryDirectory(dir=directory, prefix=".unpacking-") as scratch,

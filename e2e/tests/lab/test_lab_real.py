@@ -12,6 +12,7 @@ import pytest
 
 from e2e.lab import Lab, LabError, remains
 from e2e.lab.addressing import DNS4
+from e2e.lab.cgroup import Subtree, hierarchies
 from e2e.lab.processes import Daemon
 from e2e.lab.wait import until
 
@@ -204,6 +205,17 @@ def test_interrupted_at_any_stage_nothing_is_left(stage: str, number: signal.Sig
     assert "cleaning up" in seen
     assert remains.of("tstop").lines() == []
     Lab("tstop").down()  # the logs that were kept
+
+
+def test_a_process_that_joins_after_the_killing_does_not_outlive_the_removal() -> None:
+    subtree = Subtree(hierarchies(), "tlate").part("n1")
+    subtree.create()
+    subtree.kill()
+    with subprocess.Popen(subtree.joining(["sleep", "60"])) as late:
+        until(lambda: late.pid in subtree.pids(), what="it joined", timeout_s=10)
+        Subtree(hierarchies(), "tlate").remove()
+        assert late.wait(10) == -signal.SIGKILL
+    assert remains.of("tlate").lines() == []
 
 
 def test_killed_on_the_way_up_it_is_taken_down_by_down() -> None:
