@@ -7,6 +7,7 @@ decode into trees of objects first. Every wait here has a deadline.
 
 import asyncio
 import json
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -165,7 +166,8 @@ class Client:
             proceed((page.get("metadata") or {}).get("continue") or "")
         return objects
 
-    async def watch_lines(
+    @asynccontextmanager
+    async def watch(
         self,
         resource: Resource,
         resource_version: str,
@@ -174,10 +176,11 @@ class Client:
         timeout_s: int = 300,
         idle_s: float = 150.0,
         namespace: str = "",
-    ) -> AsyncIterator[bytes]:
-        """The raw JSON of each watch event, until the server ends the watch after `timeout_s`.
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Inside, the watch stands; iterate over the raw JSON of its events until the server ends it.
 
-        Bookmarks come every minute, so a stream that is silent for `idle_s` is dead: Unreachable.
+        The server is asked to end it after `timeout_s`. Bookmarks come every minute, so that a stream which
+        is silent for `idle_s` is dead: Unreachable.
         """
         query = {
             **(params or {}),
@@ -187,21 +190,24 @@ class Client:
             "timeoutSeconds": str(timeout_s),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s, sock_read=idle_s)
-        what = resource.text()
-        async with self._open(
-            "watch", what, "GET", resource.path(namespace=namespace), query, timeout=timeout
-        ) as stream:
-            rest = b""
-            try:
-                async for chunk in stream.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
-                    for line in lines:
-                        if line:
-                            yield line
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise Unreachable(
-                    f"watch {what} at {self.server}: the stream broke: {_reason(error)}"
-                ) from error
+        what, path = resource.text(), resource.path(namespace=namespace)
+        async with self._open("watch", what, "GET", path, query, timeout=timeout) as stream:
+            yield self._lines(what, stream)
+
+    async def _lines(self, what: str, stream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Lines of any length: a slice of a thousand endpoints is longer than a stream reader's own limit."""
+        rest: list[bytes] = []
+        try:
+            async for chunk in stream.content.iter_any():
+                *lines, last = chunk.split(b"\n")
+                for line in lines:
+                    if whole := b"".join((*rest, line)):
+                        yield whole
+                    rest = []
+                if last:
+                    rest.append(last)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(f"watch {what} at {self.server}: the stream broke: {_reason(error)}") from error
 
     async def apply(
         self,
@@ -346,7 +352,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or str(error.os_error)) if error.os_error else str(error)
+        number = error.os_error.errno  # asyncio's text says "Connect call failed" for each of them
+        return os.strerror(number) if number and number > 0 else str(error.os_error)
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason}"
     if isinstance(error, TimeoutError):

@@ -9,6 +9,7 @@ growing, jittered pauses, and what failed last is kept in `error` for the status
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -115,8 +116,15 @@ class Backoff:
 class Reflector(Generic[T]):
     """Keeps a sink equal to what the API server has of one kind."""
 
-    def __init__(self, client: Client, kind: Kind[T], sink: Sink[T], backoff: Backoff | None = None) -> None:
-        self._client, self._kind, self._sink = client, kind, sink
+    def __init__(
+        self,
+        client: Client,
+        kind: Kind[T],
+        sink: Sink[T],
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._kind, self._sink, self._clock = client, kind, sink, clock
         self._backoff = backoff or Backoff()
         self._version = ""  # empty: list (again)
         self.synced = asyncio.Event()
@@ -160,34 +168,41 @@ class Reflector(Generic[T]):
             await asyncio.sleep(0)  # a page is some milliseconds of decoding; let heartbeats through
         self._sink.replace(objects)
         self._version = page.metadata.resource_version
+        self._backoff.reset()
         self._healthy()
         self.synced.set()
 
     async def _watch(self) -> None:
-        lines = self._client.watch_lines(
-            self._kind.resource,
-            self._version,
-            self._kind.params,
-            timeout_s=random.randint(240, 480),  # noqa: S311 - spreads the reconnects
-            namespace=self._kind.namespace,
-        )
-        async for line in lines:
-            event = _decode(_EVENT, line)
-            if event.type == "ERROR":
-                status = _decode(_STATUS, event.object)
-                raise status_error("watch", self._kind.resource.text(), status.code, status.message)
-            self._version = _decode(_VERSIONED, event.object).metadata.resource_version
+        kind, told = self._kind, False
+        began = self._clock()
+        spread_s = random.randint(240, 480)  # noqa: S311 - so that agents do not all come back at once
+        async with self._client.watch(
+            kind.resource, self._version, kind.params, timeout_s=spread_s, namespace=kind.namespace
+        ) as lines:
             self._healthy()
-            if event.type == "BOOKMARK" or (decoded := self._decode(event.object)) is None:
-                continue
-            if event.type == "DELETED":
-                self._sink.remove(decoded)
-            else:
-                self._sink.put(decoded)
-        self._healthy()
+            async for line in lines:
+                event = _decode(_EVENT, line)
+                if event.type == "ERROR":
+                    status = _decode(_STATUS, event.object)
+                    raise status_error("watch", kind.resource.text(), status.code, status.message)
+                told = True
+                self._backoff.reset()
+                self._take(event)
+        if not told and self._clock() - began < 1.0:
+            await asyncio.sleep(
+                self._backoff.next_s()
+            )  # a server that ends watches at once must not be pestered
+
+    def _take(self, event: _Event) -> None:
+        self._version = _decode(_VERSIONED, event.object).metadata.resource_version
+        if event.type == "BOOKMARK" or (decoded := self._decode(event.object)) is None:
+            return
+        if event.type == "DELETED":
+            self._sink.remove(decoded)
+        else:
+            self._sink.put(decoded)
 
     def _healthy(self) -> None:
-        self._backoff.reset()
         if self.error is not None:
             log.info("watch works again", extra={"resource": self._kind.resource.text()})
             self.error = None
@@ -212,10 +227,9 @@ class Reflector(Generic[T]):
 class Feed:
     """The two watches that fill a model, and the API servers' addresses on the way."""
 
-    def __init__(self, client: Client, model: Model) -> None:
-        self._client, self._model = client, model
-        self.services = Reflector(client, SERVICE_KIND, model.services_sink)
-        self.slices = Reflector(client, SLICE_KIND, _Learning(model, client))
+    def __init__(self, client: Client, model: Model, backoff: Callable[[], Backoff] = Backoff) -> None:
+        self.services = Reflector(client, SERVICE_KIND, model.services_sink, backoff())
+        self.slices = Reflector(client, SLICE_KIND, _Learning(model, client), backoff())
 
     async def run(self) -> None:
         """Until cancelled."""

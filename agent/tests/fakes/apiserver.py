@@ -55,6 +55,7 @@ class FakeApiServer:
     token: str = ""
     watches: int = 0  # now open
     break_pages: bool = False
+    end_watches_at_once: bool = False
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _generation: int = 0
 
@@ -176,7 +177,7 @@ class FakeApiServer:
             return response
         self.watches += 1
         try:
-            while self._generation == generation:
+            while self._generation == generation and not self.end_watches_at_once:
                 for event in [e for e in self.events if e.version > since and e.path == request.path]:
                     since = event.version
                     await self._tell(response, event, selector)
