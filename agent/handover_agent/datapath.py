@@ -228,17 +228,23 @@ class Datapath:
     def _version(self) -> str:
         """The version whose programs run, or would; when a swap was interrupted, the older of the two."""
         running = {link.program_id for link in links.read_links(self._pins.links).values()}
-        versions = sorted(self._pins.versions(), key=lambda version: version == loader.version())
+        versions = self._versions()
         for version in versions:
             if running & set(links.read_programs(self._pins.programs(version)).values()):
                 return version
+        if running:
+            return "unknown"  # links were made by somebody else, or pins of programs were removed by hand
         return versions[-1] if versions else ""
 
+    def _versions(self) -> list[str]:
+        """The versions pinned; ours, if it is among them, comes last."""
+        return sorted(self._pins.versions(), key=lambda version: version == loader.version())
+
     def _loaded_version(self, asked: str) -> str:
-        version = self._version()
-        if not version or not (self._pins.maps / "settings").exists():
+        versions = self._versions()
+        if not versions or not (self._pins.maps / "settings").exists():
             raise NotLoaded(asked, self._pins.root)
-        return version
+        return versions[-1]
 
     def _read_accepting(self) -> bool:
         with bpfsys.obj_get(self._pins.maps / "settings") as settings:

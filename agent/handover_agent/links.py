@@ -46,9 +46,7 @@ def attach(directory: Path, programs: Path, cgroup: Path) -> None:
     for hook in HOOKS:
         path = directory / hook.name
         info = _info(path)
-        if (
-            info and info.cgroup_id != cgroup_id
-        ):  # its cgroup was removed, or it is another one than is wanted now
+        if info and info.cgroup_id != cgroup_id:  # its cgroup was removed, or another one is wanted now
             _detach(path, info)
             info = None
         with obj_get(programs / hook.name) as program:

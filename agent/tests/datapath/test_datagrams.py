@@ -77,6 +77,7 @@ def test_a_socket_keeps_its_backend_among_others_at_the_same_address(rig: Rig, p
     address = backends(4)[0].address
     rig.serve(VIP, [Backend(address, port) for port in range(8074, 8081)])
     assert {asking.ask(VIP) for _ in range(20)} == {"192.0.2.11:8080"}
+    assert "backend_gone" not in rig.counted()
 
 
 def test_an_answer_of_the_earlier_backend_still_comes_from_the_frontend(rig: Rig, pod: Pod) -> None:

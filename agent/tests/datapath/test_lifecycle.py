@@ -152,6 +152,20 @@ def test_an_upgrade_leaves_nothing_of_the_older_version(
     assert [name.replace("newer", "older") for name in pins(bpffs / "own")] == before
 
 
+def test_programs_that_run_but_are_of_no_pinned_version_are_not_taken_for_ours(
+    own: Datapath, bpffs: Path, no_compiler: None
+) -> None:
+    own.load()
+    own.attach()
+    programs = bpffs / "own" / f"programs-{loader.version()}"
+    for path in programs.iterdir():
+        path.unlink()
+    programs.rmdir()
+    assert own.state() == DatapathState(True, True, True, "unknown")
+    own.load()
+    assert own.state() == DatapathState(True, True, True, loader.version())
+
+
 def test_sizes_count_for_new_maps_only(own: Datapath, no_compiler: None) -> None:
     own.load(frontends=100, backends=200)
     own.load(frontends=1000, backends=2000)
