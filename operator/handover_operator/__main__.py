@@ -4,8 +4,10 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import kopf
 
@@ -85,7 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
 async def _serve(settings: Settings, liveness_port: int) -> int:
     ended = asyncio.Event()
     runtime = Runtime(settings, ended)
+    # By default kopf asks for the user's name, and a container's user has none.
+    identity: Any = socket.gethostname()
     await kopf.operator(
+        identity=identity,
         registry=handlers.registry(runtime),
         standalone=True,
         clusterwide=True,

@@ -136,6 +136,8 @@ class Loop:
         self._metrics.in_sight.set(not troubles)
         if troubles:
             await self._say_forbidden(acting)
+            if not cluster.errors():
+                return ""  # a list is being answered; its answer wakes us
             return "not everything is in sight, nothing is planned: " + "; ".join(troubles)
         self._blindness.lasts("")
         if not acting:
