@@ -92,6 +92,11 @@ class Kube:
         for item in items:
             self._json("PATCH", f"{path_of(item)}?fieldManager={manager}&force=true", item, _APPLY)
 
+    def apply_status(self, item: Mapping[str, Any], manager: str) -> None:
+        """Server-side apply of an object's status. Raises KubeError."""
+        address = f"{path_of(item)}/status?fieldManager={manager}&force=true"
+        self._json("PATCH", address, item, _APPLY)
+
     def create(self, item: Mapping[str, Any], manager: str = "e2e") -> Object:
         """Create an object. Raises KubeError."""
         return self._json("POST", f"{path_of(item).rpartition('/')[0]}?fieldManager={manager}", item)
