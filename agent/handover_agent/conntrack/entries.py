@@ -23,7 +23,7 @@ CTA_IP_SRC, CTA_IP_DST = (1, 3), (2, 4)  # IPv4, IPv6
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
 CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 1, 1
 
-IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
+IPS_ASSURED, IPS_DST_NAT = 1 << 2, 1 << 5
 _AF_INET = 2
 _V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -71,8 +71,9 @@ class Flow:
         return bool(self.status & IPS_DST_NAT)
 
     @property
-    def answered(self) -> bool:
-        return bool(self.status & IPS_SEEN_REPLY)
+    def assured(self) -> bool:
+        """Whether packets went both ways for a while: UDP has its longer timeout only from then on."""
+        return bool(self.status & IPS_ASSURED)
 
 
 Destination = bytes

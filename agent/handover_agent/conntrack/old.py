@@ -26,7 +26,7 @@ def old_flows(frontends: Iterable[FrontendKey]) -> int:
 
 
 def alive(flows: Iterable[Flow], udp_s: int, udp_stream_s: int) -> list[Flow]:
-    """The flows that are in use: pure. The timeouts are conntrack's for UDP without and with an answer."""
+    """The flows that are in use: pure. The timeouts are conntrack's for UDP: at first, and for assured flows."""
     found = []
     for flow in flows:
         to = flow.original
@@ -34,7 +34,7 @@ def alive(flows: Iterable[Flow], udp_s: int, udp_stream_s: int) -> list[Flow]:
             if flow.tcp_state in _ALIVE:
                 found.append(flow)
         elif to.protocol == Protocol.UDP:
-            idle_s = (udp_stream_s if flow.answered else udp_s) - flow.timeout_s
+            idle_s = (udp_stream_s if flow.assured else udp_s) - flow.timeout_s
             if idle_s < UDP_RECENT_S:
                 found.append(flow)
         else:

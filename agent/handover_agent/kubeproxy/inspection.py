@@ -32,9 +32,8 @@ class Inspection:
         """How kube-proxy wrote the rules in force; leftovers of another mode do not count."""
         if self.nft:
             return ProxyMode.NFTABLES
-        if any("KUBE-SERVICES" in tables["nat"].chains for tables in self.owned.values() if "nat" in tables):
-            return ProxyMode.IPTABLES
-        return ProxyMode.NONE
+        jumps = (rule for tables in self.owned.values() if "nat" in tables for rule in tables["nat"].jumps)
+        return ProxyMode.IPTABLES if any(rule.target == "KUBE-SERVICES" for rule in jumps) else ProxyMode.NONE
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -47,12 +46,12 @@ class Inspection:
 
     @property
     def rule_count(self) -> int:
-        """Rules in kube-proxy's chains and tables, and its jumps."""
+        """Rules in kube-proxy's chains and tables, and its jumps; without what stays because others use it."""
         count = 0
         for source, tables in self.owned.items():
             for name, mine in tables.items():
                 chains = self.rulesets[source][name].chains
-                count += len(mine.jumps) + sum(len(chains[chain].rules) for chain in mine.chains)
+                count += len(mine.jumps) + sum(len(chains[chain].rules) for chain in mine.delete + mine.empty)
         return count + sum(_nft_rules(text) for text in self.nft.values())
 
     @property

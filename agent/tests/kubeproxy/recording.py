@@ -67,7 +67,7 @@ def namespace(name: str) -> Iterator[str]:
 
 @contextmanager
 def kube_proxy(kube_proxy_binary: Path, inside: str, mode: str, backend: str = "nft") -> Iterator[None]:
-    """kube-proxy, synced, for as long as the block lasts; its rules stay."""
+    """kube-proxy, synced, for as long as the block lasts; its rules stay. No name: where the caller is."""
     with TemporaryDirectory() as made:
         directory = Path(made)
         (directory / "config").write_text(CONFIG.format(directory=directory, mode=mode))
@@ -79,7 +79,7 @@ def kube_proxy(kube_proxy_binary: Path, inside: str, mode: str, backend: str = "
                 (directory / f"{tool}{suffix}").symlink_to(target)
         (directory / "kube-proxy").symlink_to(kube_proxy_binary.resolve())
         env = {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
-        inside_of = ("ip", "netns", "exec", inside)
+        inside_of = ("ip", "netns", "exec", inside) if inside else ()
         with (directory / "log").open("w") as log:
             api = subprocess.Popen(
                 [*inside_of, sys.executable, "-m", "tests.kubeproxy.fakeapi", "18080"],
@@ -99,7 +99,7 @@ def kube_proxy(kube_proxy_binary: Path, inside: str, mode: str, backend: str = "
                 stderr=log,
             )
             try:
-                wait_until_synced(inside, directory / "log")
+                wait_until_synced(inside_of, directory / "log")
                 yield
             finally:
                 for process in (proxy, api):
@@ -107,13 +107,13 @@ def kube_proxy(kube_proxy_binary: Path, inside: str, mode: str, backend: str = "
                     process.wait()
 
 
-def wait_until_synced(inside: str, log: Path) -> None:
+def wait_until_synced(inside_of: tuple[str, ...], log: Path) -> None:
     """Until kube-proxy's own metrics say that both families have been written."""
     deadline = time.monotonic() + 60
     want = 'kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv'
     while time.monotonic() < deadline:
         answer = subprocess.run(
-            ["ip", "netns", "exec", inside, "curl", "-s", "http://127.0.0.1:10249/metrics"],
+            [*inside_of, "curl", "-s", "http://127.0.0.1:10249/metrics"],
             capture_output=True,
             text=True,
             check=False,

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -159,7 +160,7 @@ def test_a_cluster_ip_on_an_interface_of_the_node_is_left_alone(mode: str) -> No
 def test_endpoint_chains_behind_a_verdict_map_are_followed() -> None:
     """The shape that kube-proxy's nftables mode had until 1.34."""
     numgen = {"numgen": {"mode": "random", "mod": 2, "offset": 0}}
-    objects = [
+    objects: list[dict[str, Any]] = [
         {"map": {"name": "service-ips", "elem": [[{"concat": ["10.0.0.1", "tcp", 80]}, {"goto": {"target": "svc"}}]]}},
         {"rule": {"chain": "svc", "expr": [{"vmap": {"key": numgen, "data": {"set": [
             [0, {"goto": {"target": "a"}}], [1, {"goto": {"target": "b"}}]]}}}]}},

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
-from tests.node.netns import Namespace, write
+from tests.kubeproxy import cluster
+from tests.node.netns import Namespace, run, write
 
 
 @pytest.fixture
@@ -16,5 +16,12 @@ def node() -> Iterator[Namespace]:
     with made.entered():
         for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             write(f"/proc/sys/net/{switch}", "1")
+        run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "outside")
+        run("ip", "addr", "add", f"{cluster.NODE_V4}/24", "dev", "eth0")
+        run("ip", "addr", "add", f"{cluster.NODE_V6}/64", "dev", "eth0", "nodad")
+        run("ip", "link", "set", "eth0", "up")
+        run("ip", "link", "set", "outside", "up")
+        run("ip", "route", "add", "default", "dev", "eth0")
+        run("ip", "-6", "route", "add", "default", "dev", "eth0")
         yield made
     made.close()

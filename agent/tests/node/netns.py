@@ -81,7 +81,7 @@ class Connection:
     def __init__(self, client: socket.socket, served: socket.socket) -> None:
         self.client, self.served = client, served
         for end in (client, served):
-            end.settimeout(2)
+            end.settimeout(1)
 
     def alive(self) -> bool:
         """Whether a question and an answer still pass."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from handover_agent.kubeproxy import nfacct
 from tests.node.netns import run
 
@@ -99,7 +98,8 @@ class State:
 
 
 def state() -> State:
-    """Every rule in both back ends and families, and native nft tables (those of iptables-nft are in the former).
+    """Every rule in both back ends and families, and native nft tables (those of iptables-nft are in the
+    former).
 
     Comments with the time are left out; counters are in, except those of legacy policies: every change of a
     table with iptables-legacy, be it `-N`, sets them to zero.

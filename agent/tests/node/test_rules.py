@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
 from handover_agent import kubeproxy
 from handover_agent.kubeproxy import Inspection, NothingFlushed, Snapshot, keeper
 from handover_api.nodemigration import ProxyMode
@@ -143,6 +142,7 @@ def test_the_masquerade_chains_stay_while_a_cni_plugin_uses_them(
     taken = snapshot_of(tmp_path)
     kubeproxy.flush(taken)
     assert kubeproxy.inspect().leftovers() == []
+    assert kubeproxy.inspect().rule_count == 0
     now = rules.state().iptables
     for kept in ("-j KUBE-MARK-MASQ", ":KUBE-MARK-MASQ ", ":KUBE-POSTROUTING ", "-j KUBE-POSTROUTING"):
         assert kept in now, kept
@@ -163,6 +163,7 @@ def test_a_chain_that_a_persons_rule_jumps_to_is_emptied_and_the_rule_stays(
     taken = snapshot_of(tmp_path)
     kubeproxy.flush(taken)
     assert kubeproxy.inspect().leftovers() == []
+    assert kubeproxy.inspect().mode is ProxyMode.NONE
     now = rules.state().iptables
     assert "-A INPUT -p tcp -m tcp --dport 21 -j KUBE-SERVICES" in now
     assert "-A KUBE-SERVICES" not in now

@@ -1,0 +1,53 @@
+"""The same with a kube-proxy that runs: its rules are taken away after it left, put back, and it takes over
+again.
+
+Skipped where there is no kube-proxy (KUBE_PROXY names one; the lab builds one).
+"""
+
+from pathlib import Path
+
+import pytest
+from handover_agent import kubeproxy
+from handover_agent.kubeproxy import Snapshot, keeper
+from handover_agent.kubeproxy.parity import compare
+from handover_agent.table import ip_bytes
+from tests.kubeproxy import cluster, recording
+from tests.kubeproxy.test_parity import our_table
+from tests.node import rules
+
+pytestmark = [
+    pytest.mark.node,
+    pytest.mark.skipif(recording.binary() is None, reason="no kube-proxy: KUBE_PROXY does not name one"),
+]
+
+
+@pytest.mark.parametrize("mode", rules.MODES)
+def test_kube_proxys_rules_go_come_back_and_are_taken_over_by_it(
+    node: object, mode: str, tmp_path: Path
+) -> None:
+    rules.require(mode)
+    kind, backend = (
+        ("nftables", "nft") if mode == "nftables" else ("iptables", mode.removeprefix("iptables-"))
+    )
+    binary = recording.binary()
+    assert binary is not None
+    with recording.kube_proxy(binary, "", kind, backend):
+        pass
+    before = settled()
+    local = {ip_bytes(cluster.NODE_V4), ip_bytes(cluster.NODE_V6)}
+    assert compare(our_table(), kubeproxy.frontends_of(kubeproxy.inspect()), local) == []
+    taken = Snapshot.take(tmp_path / "s")
+    kubeproxy.flush(taken)
+    assert kubeproxy.inspect().leftovers() == []
+    taken.restore()
+    keeper.remove()
+    assert settled() == before
+    with recording.kube_proxy(binary, "", kind, backend):
+        pass
+    assert compare(our_table(), kubeproxy.frontends_of(kubeproxy.inspect()), local) == []
+    taken.restore()
+    assert taken.differences(kubeproxy.inspect()) == []
+
+
+def settled() -> str:
+    return str(rules.state())
