@@ -127,6 +127,10 @@ class ProxyMigrationStatus(Model):
     failures: list[NodeFailure] = Field(
         default_factory=list, max_length=50, description="What failed on the first of these nodes."
     )
+    begun: bool = Field(
+        default=False,
+        description="Something on some node may differ from what was there before. The planner's memory.",
+    )
     reverted_generation: int = Field(
         default=0,
         description="Generation at which somebody else was seen to take our changes off kube-proxy's "

@@ -82,8 +82,8 @@ def fresh(s: Standing) -> Block | None:
         Reason.AGENT_LOST if lost else Reason.FACTS_STALE,
         s.name,
         f"a heartbeat of its agent in the last {STALE_AFTER_S:.0f} s",
-        f"the last one at {stamp(s.status.heartbeat)}, {s.silence_s:.0f} s ago; what it said then"
-        f" (rung {s.reached}) is stale; {pod}",
+        # no age: the message would be another one every second
+        f"the last one at {stamp(s.status.heartbeat)}; what it said then (rung {s.reached}) is stale; {pod}",
         _LOOK_AT_AGENT + " What the node's datapath holds goes on serving meanwhile." if lost else "",
     )
 

@@ -32,9 +32,10 @@ from handover_operator.actions import (
 )
 from handover_operator.descend import grounded
 from handover_operator.facts import DaemonSetFacts, MigrationFacts, NodeFacts
+from handover_operator.gates import Block, Kind
 from handover_operator.moves import Moves, moves, standstill
 from handover_operator.orders import context, create, refresh
-from handover_operator.preflight import Problem, cluster_problems, node_problems
+from handover_operator.preflight import Problem, beginning, cluster_problems, node_problems
 from handover_operator.reasons import Reason
 from handover_operator.standing import HEIGHT, STALE_AFTER_S, Standing, replaced, soak_ends
 from handover_operator.survey import Survey, counts, survey
@@ -53,6 +54,7 @@ class Plan:
     failed_nodes: tuple[str, ...] = ()
     failures: tuple[NodeFailure, ...] = ()
     reverted_generation: int = 0
+    begun: bool = False
     requeue_at: datetime | None = None  # when time alone may change the plan; None: only when facts change
 
     @property
@@ -108,6 +110,8 @@ def _plan(seen: Survey) -> Plan:
         if seen.prepare_again:
             actions.append(PrepareDaemonSet())
         made = moves(seen)
+    if not seen.up:
+        made.blocks += [_no_report(s) for s in seen.all if _unheard(seen, s)]
     actions += made.actions
     events += made.events
     finishing = [] if seen.frozen or problems else _finish(seen)
@@ -115,8 +119,9 @@ def _plan(seen: Survey) -> Plan:
     known = seen.known.plus(made.found)
     if seen.reverted_generation and not migration.status.reverted_generation and seen.ctx.stop is not None:
         events.append(Event(seen.ctx.stop.reason, seen.ctx.stop.message, warning=True))
+    finished = _all_down(seen) and not finishing
     return Plan(
-        decide(seen, made, problems, finished=_all_down(seen) and not finishing),
+        decide(seen, made, problems, finished=finished),
         tuple(actions),
         tuple(events),
         counts(seen).model_copy(update={"failed": len(known.nodes)}),
@@ -124,6 +129,7 @@ def _plan(seen: Survey) -> Plan:
         known.nodes,
         known.failures,
         seen.reverted_generation,
+        bool(made.current) or (seen.traces and (seen.up or not finished)),
         _requeue_at(seen, made),
     )
 
@@ -171,21 +177,27 @@ def _know_all(seen: Survey) -> list[Action]:
 
 
 def _unknown(seen: Survey, s: Standing) -> Rung | None:
-    """The rung on which a missing NodeMigration is created. Somebody may have deleted it, with the agent on any rung."""
-    if s.node.migration is not None:
-        return None
-    if s.node.drained:
+    """The rung on which a missing NodeMigration is created. Somebody may have deleted it, the agent being anywhere."""
+    if s.node.drained and s.node.migration is None:
         return Rung.SERVING  # where nobody is taken from the node, wherever its agent stands
-    if not s.node.kube_proxy_serves:
-        return None
-    wanted = s.name in seen.selected_names if seen.up else seen.traces and s.node.agent is not None
-    return Rung.STANDBY if wanted else None
+    return Rung.STANDBY if _unheard(seen, s) and s.node.kube_proxy_serves else None
+
+
+def _unheard(seen: Survey, s: Standing) -> bool:
+    """There is no NodeMigration where one should be: on the way down, wherever an agent could still hold something."""
+    if s.node.migration is not None:
+        return False
+    if seen.up:
+        return s.name in seen.selected_names
+    return seen.traces and seen.ctx.daemonset.exists and s.node.agent is not None and s.node.agent.serves
+
+
+def _no_report(s: Standing) -> Block:
+    return beginning(s) or Block(Kind.WAIT, Reason.AGENT_NOT_READY, s.name, "a report of its agent", "none")
 
 
 def _all_down(seen: Survey) -> bool:
-    return not seen.climbers and all(
-        grounded(s, seen.ctx.now) and _unknown(seen, s) is None for s in seen.all
-    )
+    return not seen.climbers and all(grounded(s, seen.ctx.now) and not _unheard(seen, s) for s in seen.all)
 
 
 def _finish(seen: Survey) -> list[Action]:

@@ -57,4 +57,5 @@ def blind(migration: MigrationFacts, message: str) -> Plan:
         failed_nodes=tuple(old.failed_nodes),
         failures=tuple(old.failures),
         reverted_generation=old.reverted_generation,
+        begun=old.begun,
     )

@@ -30,6 +30,7 @@ def summarize(plan: Plan, migration: MigrationFacts, now: datetime) -> ProxyMigr
         message=verdict.message,
         failed_nodes=list(plan.failed_nodes),
         failures=list(plan.failures),
+        begun=plan.begun,
         reverted_generation=plan.reverted_generation,
         conditions=[
             _condition(type_, true, old.get(type_), plan, migration.generation, now)

@@ -33,7 +33,7 @@ class Survey:
     known: Remembered  # failures that the status holds
     frozen: bool  # paused, or stopped by a failure under rollback: Pause
     begun: bool  # something on some node has been changed
-    traces: bool  # agents have been told to report, so that nodes are not down before all of them have
+    traces: bool  # ... or was once: nodes are not down before their agents have said so
     reverted_generation: int
     prepare_again: bool  # the spec has changed since somebody else changed the DaemonSet
     degraded: tuple[Block, ...]  # at rest, but not well
@@ -91,7 +91,7 @@ def survey(ctx: Context, nodes: Sequence[NodeFacts]) -> Survey:
         frozen=(spec.paused and not migration.deleting)
         or (bool(known.nodes) and spec.rollback is Rollback.PAUSE),
         begun=begun,
-        traces=begun or any(node.migration for node in ordered) or _heard_of(ctx),
+        traces=begun or migration.status.begun,
         reverted_generation=reverted_generation,
         prepare_again=prepare_again,
         degraded=_degraded(ctx, tuple(s for s in selected if s.name in climbers)),
@@ -110,11 +110,6 @@ def counts(survey: Survey) -> NodeCounts:
         migrated=sum(s.migrated for s in survey.selected),
         failed=len(survey.known.nodes),
     )
-
-
-def _heard_of(ctx: Context) -> bool:
-    seen = ctx.migration.status.nodes
-    return seen.standby + seen.shadow + seen.serving + seen.sole > 0
 
 
 def _hold(ctx: Context, selected: Sequence[Standing]) -> Hold | None:
