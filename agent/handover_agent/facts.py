@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from handover_api.base import Rung
 from handover_api.nodemigration import Fault, KubeProxyFacts, Parity, ProxyMode, Unserved
 
 from handover_agent.apiserver import Client
@@ -50,6 +51,7 @@ class Facts:
             step=standing.step[:256],
             fault=standing.fault,
         )
+        self._tell_leftovers()
 
     def cannot_start(self, error: Exception) -> None:
         """The ladder could not even look."""
@@ -64,6 +66,7 @@ class Facts:
         if seen.mode is not ProxyMode.NONE:
             self._mode = seen.mode
         self._tell_kube_proxy()
+        self._tell_leftovers()
 
     def recorded(self, digest: str, mode: ProxyMode) -> None:
         """The snapshot on disk, and how the rules in it were made, which may be gone."""
@@ -71,10 +74,6 @@ class Facts:
         if self._mode is ProxyMode.NONE and mode is not ProxyMode.NONE:
             self._mode = mode
             self._tell_kube_proxy()
-
-    def leftovers(self, show: bool) -> None:
-        """At Sole nothing of kube-proxy's should be left; below, its rules are no leftovers."""
-        self._report.set(leftovers=list(self._rules.leftovers[:_MOST_LEFTOVERS]) if show else [])
 
     def pods_seen(self, pods: list[str]) -> None:
         """The watch of kube-proxy's pods on this node."""
@@ -112,11 +111,13 @@ class Facts:
         """The API server's own address, while it is reached by that."""
         self._report.set(api_server=client.server if client.direct else "")
 
-    def count(self, *, old_flows: int, translated: int, counters: Mapping[str, int]) -> None:
+    def count(self, *, old_flows: int | None, translated: int, counters: Mapping[str, int]) -> None:
         """Numbers that never stand still."""
         self.counters = counters
         errors = sum(value for name, value in counters.items() if name.startswith("error_"))
-        self._report.set(old_flows=old_flows, translated=translated, datapath_errors=errors)
+        self._report.set(translated=translated, datapath_errors=errors)
+        if old_flows is not None:
+            self._report.set(old_flows=old_flows)
 
     def unserved(self, items: list[Unserved]) -> None:
         """What Services ask for that this datapath does not serve."""
@@ -131,6 +132,11 @@ class Facts:
                 rules=self._rules.count,
             )
         )
+
+    def _tell_leftovers(self) -> None:
+        """At Sole nothing of kube-proxy's should be left; below, its rules are no leftovers."""
+        sole = self._report.status.rung is Rung.SOLE
+        self._report.set(leftovers=list(self._rules.leftovers[:_MOST_LEFTOVERS]) if sole else [])
 
     def _tell_parity(self) -> None:
         differences = [*self._map_differences, *self._proxy_differences]

@@ -188,8 +188,8 @@ class ApiCluster:
 class KernelConntrack:
     """`ports.Conntrack`."""
 
-    def __init__(self, table: Callable[[], Table], serving: Callable[[], Serving]) -> None:
-        self._table, self._serving = table, serving
+    def __init__(self, serving: Callable[[], Serving]) -> None:
+        self._serving = serving
         self._thread = Thread("conntrack")
 
     async def reconcile_udp(self) -> int:
@@ -198,9 +198,9 @@ class KernelConntrack:
             log.info("stale UDP conntrack entries removed", extra={"entries": deleted})
         return deleted
 
-    async def old_flows(self) -> int:
-        """Connections that live on kube-proxy's entries."""
-        return await self._thread(old_flows, list(self._table()))
+    async def old_flows(self, frontends: Collection[FrontendKey]) -> int:
+        """Connections to these frontends that live on kube-proxy's entries."""
+        return await self._thread(old_flows, list(frontends))
 
 
 def pod_query(selector: KubeProxySelector, node: str) -> Mapping[str, str]:

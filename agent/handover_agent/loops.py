@@ -22,6 +22,7 @@ from handover_agent.ladder.deadman import Limits, Vitals, must_restore
 from handover_agent.ladder.machine import Ladder
 from handover_agent.model import Model
 from handover_agent.probe.rounds import Rounds
+from handover_agent.table import FrontendKey
 from handover_agent.unserved import all_unserved, foremost
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Loops:
         self._quiet_since: float | None = None
         self._failing: set[str] = set()
         self._unserved_revision = -1
+        self._frontends: set[FrontendKey] = set()
         self._unreachable_since: float | None = None
         self._bad_rounds: deque[ProbeResult] = deque(maxlen=limits.rounds if limits else 1)
 
@@ -108,7 +110,6 @@ class Loops:
             self._facts.verified(await self._table.verify())
         await self._rules.inspect()
         await self._rules.snapshot()
-        self._facts.leftovers(self._ladder.record.rung is Rung.SOLE)
 
     async def _look_for_unserved(self) -> None:
         if self._model.complete and self._model.revision != self._unserved_revision:
@@ -124,9 +125,10 @@ class Loops:
     async def _count_flows(self) -> None:
         rung = self._ladder.record.rung
         if self._ladder.record.highest is Rung.STANDBY:
+            self._frontends.clear()
             self._facts.count(old_flows=0, translated=0, counters={})
             return
-        old = await self._conntrack.old_flows() if rung.height >= Rung.SERVING.height else 0
+        old = await self._old_flows() if rung.height >= Rung.SERVING.height else 0
         self._facts.count(
             old_flows=old,
             translated=await self._datapath.translated(),
@@ -134,10 +136,20 @@ class Loops:
         )
         await self._release_keeper(old)
 
-    async def _release_keeper(self, old_flows: int) -> None:
+    async def _old_flows(self) -> int | None:
+        """None while it cannot be known: without a table, nobody can tell which flows go to Services.
+
+        A Service that was deleted meanwhile may still have connections: its frontends stay on the list.
+        """
+        if not self._table.sync.open:
+            return None
+        self._frontends.update(self._table.table)
+        return await self._conntrack.old_flows(self._frontends)
+
+    async def _release_keeper(self, old_flows: int | None) -> None:
         """At a stable Sole, when the old flows have been gone for a while, nobody needs the keeper."""
         record = self._ladder.record
-        if record.rung is not Rung.SOLE or record.towards is not None or old_flows:
+        if record.rung is not Rung.SOLE or record.towards is not None or old_flows != 0:
             self._quiet_since = None
             return
         now = time.monotonic()

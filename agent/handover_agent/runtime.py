@@ -127,9 +127,7 @@ class Agent:
             told=lambda probes: self._report.set(probes=probes),
         )
         self._report.set(probes=self._prober.probes)
-        self._conntrack = KernelConntrack(
-            lambda: self._table.table, lambda: serving(self._model, self._table.node)
-        )
+        self._conntrack = KernelConntrack(lambda: serving(self._model, self._table.node))
         self._ladder = Ladder(
             Ground(
                 self._datapath,
