@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -203,3 +204,8 @@ def test_cgroup2_is_found_on_hybrid_nodes_and_under_a_mounted_host_path() -> Non
     assert find_cgroup2(MOUNTINFO, Path("/sys/fs/cgroup")) == Path("/sys/fs/cgroup/unified")
     assert find_cgroup2(MOUNTINFO, Path("/host")) == Path("/host/a b")
     assert find_cgroup2(MOUNTINFO, Path("/proc")) is None
+
+
+def test_the_agent_does_not_import_bcc() -> None:
+    script = "import sys, handover_agent.datapath; sys.exit('bcc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
