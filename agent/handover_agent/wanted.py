@@ -52,7 +52,7 @@ class WantedTable:
 
         Raises NotListed until the model is complete.
         """
-        self._update(model, model.take_dirty())
+        self._update(model, sorted(model.take_dirty()))  # one order, so that every node meets limits alike
         delta, self._delta = self._delta, {}
         return delta
 
