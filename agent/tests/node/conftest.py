@@ -16,12 +16,18 @@ def node() -> Iterator[Namespace]:
     with made.entered():
         for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             write(f"/proc/sys/net/{switch}", "1")
-        run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "outside")
-        run("ip", "addr", "add", f"{cluster.NODE_V4}/24", "dev", "eth0")
-        run("ip", "addr", "add", f"{cluster.NODE_V6}/64", "dev", "eth0", "nodad")
-        run("ip", "link", "set", "eth0", "up")
-        run("ip", "link", "set", "outside", "up")
-        run("ip", "route", "add", "default", "dev", "eth0")
-        run("ip", "-6", "route", "add", "default", "dev", "eth0")
         yield made
     made.close()
+
+
+@pytest.fixture
+def uplink(node: Namespace) -> Namespace:
+    """The node with its addresses and default routes: then the kernel sends packets of its own, which count."""
+    run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "outside")
+    run("ip", "addr", "add", f"{cluster.NODE_V4}/24", "dev", "eth0")
+    run("ip", "addr", "add", f"{cluster.NODE_V6}/64", "dev", "eth0", "nodad")
+    run("ip", "link", "set", "eth0", "up")
+    run("ip", "link", "set", "outside", "up")
+    run("ip", "route", "add", "default", "dev", "eth0")
+    run("ip", "-6", "route", "add", "default", "dev", "eth0")
+    return node

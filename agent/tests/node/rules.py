@@ -97,6 +97,11 @@ class State:
         return "\n".join(bare) + self.nft
 
 
+def without_counters(text: str) -> str:
+    """iptables-save's text with all counters taken off."""
+    return re.sub(r"^(:.* )\[\d+:\d+\]$|^\[\d+:\d+\] ", r"\1", text, flags=re.MULTILINE)
+
+
 def state() -> State:
     """Every rule in both back ends and families, and native nft tables (those of iptables-nft are in the
     former).

@@ -21,13 +21,13 @@ DNS = FrontendKey(ip_bytes("10.96.0.10"), 53, Protocol.UDP)
 
 
 @pytest.fixture
-def server(node: Namespace) -> Pod:
-    return Pod(node, "server", (ENDPOINT[4], ENDPOINT[6]))
+def server(uplink: Namespace) -> Pod:
+    return Pod(uplink, "server", (ENDPOINT[4], ENDPOINT[6]))
 
 
 @pytest.fixture
-def client(node: Namespace) -> Pod:
-    return Pod(node, "client", ("10.244.1.200", "fd00:244:0:1::200"))
+def client(uplink: Namespace) -> Pod:
+    return Pod(uplink, "client", ("10.244.1.200", "fd00:244:0:1::200"))
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_on_kernels_without_inet_nat_the_keeper_has_a_table_per_family(
     assert nftables.tables() == set()
 
 
-def test_stale_udp_entries_are_deleted_and_all_others_stay(node: Namespace) -> None:
+def test_stale_udp_entries_are_deleted_and_all_others_stay(uplink: Namespace) -> None:
     rules_of = "table ip t { chain o { type nat hook output priority -100; ip daddr 10.96.0.10 udp dport 53 dnat to %s; }; }"
     run("nft", "-f", "-", given=rules_of % "127.0.0.1:5301")
     datagram("10.96.0.10", 53)
