@@ -24,8 +24,11 @@ def grounded(s: Standing, now: datetime) -> bool:
         return True
     if s.wanted is not Rung.STANDBY:
         return False
-    # An agent that never said a word has done nothing: it reports where it stands before it takes a step.
-    return s.settled or (not s.reported and (s.node.agent is None or s.overdue(now)))
+    if s.settled:
+        return True
+    # An agent that never said a word has, most likely, never done a thing. If it is Ready, it will say so.
+    agent = s.node.agent
+    return not s.reported and (agent is None or (not agent.serves and s.overdue(now)))
 
 
 def descend(s: Standing, ctx: Context) -> Step:
