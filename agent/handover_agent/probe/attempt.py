@@ -45,7 +45,7 @@ async def attempt(target: Target, timeout_s: float) -> Outcome:
     except TimeoutError:
         error = f"no answer within {timeout_s:g} s"
     except OSError as problem:
-        error = problem.strerror or str(problem)
+        error = os.strerror(problem.errno) if problem.errno else str(problem)
     except ProbeFailed as problem:
         error = str(problem)
     return Outcome(target, round((time.perf_counter() - started) * 1_000_000), error)

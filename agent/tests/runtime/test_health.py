@@ -1,0 +1,118 @@
+"""The health ports: what is answered, and who may hold them."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+from handover_agent.health.own import OwnPort, OwnPortInUse
+from handover_agent.health.proxy import ProxyHealth, ProxyPort, body, listens, port_listened
+from handover_agent.ladder.ports import Blocked
+from prometheus_client import CollectorRegistry
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+WELL = ProxyHealth(last_synced=NOW, waiting_since=None, node_eligible=True)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("health", "healthz", "livez"),
+    [
+        (WELL, 200, 200),
+        (ProxyHealth(NOW, None, node_eligible=False), 503, 200),
+        (ProxyHealth(NOW, NOW - timedelta(seconds=59), node_eligible=True), 200, 200),
+        (ProxyHealth(NOW, NOW - timedelta(seconds=61), node_eligible=True), 503, 503),
+    ],
+)
+def test_answers_are_kube_proxys(health: ProxyHealth, healthz: int, livez: int) -> None:
+    assert body(health, NOW, with_node=True)[0] == healthz
+    status, answer = body(health, NOW, with_node=False)
+    assert status == livez
+    assert set(answer) == {"lastUpdated", "currentTime", "nodeEligible", "healthy", "status"}
+    assert answer["currentTime"] == "2026-05-01T12:00:00Z"
+    assert answer["nodeEligible"] is health.node_eligible
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[ProxyPort]:
+    made = ProxyPort(free_port(), lambda: WELL)
+    yield made
+    await made.release()
+
+
+async def test_the_port_answers_in_both_families_while_it_is_held(port: ProxyPort) -> None:
+    await port.bind()
+    await port.bind()
+    assert port.held
+    assert not await port.foreign()
+    async with aiohttp.ClientSession() as session:
+        for host in ("127.0.0.1", "[::1]"):
+            async with session.get(f"http://{host}:{port._port}/healthz") as response:
+                assert response.status == 200
+                assert json.loads(await response.text())["healthy"] is True
+    assert port.answers == {("/healthz", 200): 2}
+    await port.release()
+    assert not port_listened(port._port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+async def test_a_port_that_another_process_has_is_not_taken(host: str) -> None:
+    with socket.socket() as other:
+        other.bind((host, 0))
+        other.listen()
+        port = ProxyPort(other.getsockname()[1], lambda: WELL)
+        assert await port.foreign()
+        with pytest.raises(Blocked) as caught:
+            await port.bind()
+        assert caught.value.reason == "HealthPortInUse"
+        assert not port.held
+
+
+async def test_after_the_release_another_process_can_bind_at_once(port: ProxyPort) -> None:
+    await port.bind()
+    async with aiohttp.ClientSession() as session:
+        await (await session.get(f"http://127.0.0.1:{port._port}/livez")).read()
+        await port.release()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("0.0.0.0", port._port))
+            other.listen()
+
+
+def test_listening_is_read_from_the_kernels_table() -> None:
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 00000000:2810 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n"
+        "   1: 0100007F:2811 0100007F:2810 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0\n"
+    )
+    assert listens(table, 0x2810)
+    assert not listens(table, 0x2811)
+
+
+async def test_the_agents_own_port_says_what_is_wrong() -> None:
+    number, problem = free_port(), ""
+    own = OwnPort(number, unlively=lambda: "", unready=lambda: problem, registry=CollectorRegistry())
+    await own.start()
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{number}/readyz") as response:
+            assert (response.status, await response.text()) == (200, "ok\n")
+        problem = "the maps are not followed yet"
+        async with session.get(f"http://127.0.0.1:{number}/readyz") as response:
+            assert (response.status, await response.text()) == (503, "the maps are not followed yet\n")
+        async with session.get(f"http://127.0.0.1:{number}/metrics") as response:
+            assert response.status == 200
+    with pytest.raises(OwnPortInUse):
+        await OwnPort(number, unlively=str, unready=str, registry=CollectorRegistry()).start()
+    await own.stop()
+    await asyncio.sleep(0)

@@ -1,0 +1,116 @@
+"""What people see of the maps, the logs and the metrics."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from handover_agent.cli import main
+from handover_agent.kept import Sync
+from handover_agent.logs import Json, Text
+from handover_agent.metrics import Figures, registry
+from handover_agent.names import NamesFile
+from handover_agent.showing import Row, backends, services, table_text
+from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
+from handover_api.base import Rung
+from handover_api.nodemigration import NodeMigrationStatus, ProbeResult, Probes
+from prometheus_client.exposition import generate_latest
+
+pytestmark = pytest.mark.unit
+
+ROWS = [
+    Row(
+        "default/web:http/TCP",
+        FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.TCP),
+        FrontendValue(0, 2, 7, FrontendFlags.AFFINITY, 10800),
+        (Backend(ip_bytes("10.244.0.5"), 8080), Backend(ip_bytes("10.244.1.5"), 8080)),
+    ),
+    Row(
+        "kube-system/dns:dns/UDP",
+        FrontendKey(ip_bytes("fd00::a"), 53, Protocol.UDP),
+        FrontendValue(0, 0, 8, FrontendFlags.REFUSE),
+        (),
+    ),
+]
+
+
+def test_services_are_a_table_as_kubectl_prints_it() -> None:
+    assert table_text(*services(ROWS, "")) == (
+        "SERVICE                   FRONTEND            BACKENDS   FLAGS\n"
+        "default/web:http/TCP      TCP/10.96.0.10:80   2          affinity,10800s\n"
+        "kube-system/dns:dns/UDP   UDP/[fd00::a]:53    0          refuse"
+    )
+
+
+def test_backends_are_listed_one_by_one_for_the_service_that_was_asked_for() -> None:
+    header, rows = backends(ROWS, "web")
+    assert header == ("SERVICE", "FRONTEND", "BACKEND")
+    assert [row[2] for row in rows] == ["10.244.0.5:8080", "10.244.1.5:8080"]
+    assert services(ROWS, "nothing")[1] == []
+
+
+def test_without_maps_the_command_says_that_kube_proxy_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--pins", str(tmp_path / "pins"), "--state-dir", str(tmp_path), "--cgroup", str(tmp_path)]
+    assert main(["services", *arguments]) == 1
+    assert "kube-proxy serves" in capsys.readouterr().err
+
+
+def test_names_are_written_only_when_they_change(tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    names = NamesFile(path)
+    names.write({7: "default/web:http/TCP"})
+    written = path.stat().st_ino
+    names.write({7: "default/web:http/TCP"})
+    assert path.stat().st_ino == written
+    assert NamesFile(path).read() == {7: "default/web:http/TCP"}
+    names.remove()
+    names.remove()
+    assert NamesFile(path).read() == {}
+    path.write_text("[")
+    assert NamesFile(path).read() == {}
+
+
+def record(**fields: object) -> logging.LogRecord:
+    made = logging.LogRecord("handover_agent.x", logging.WARNING, __file__, 1, "probes %s", ("failed",), None)
+    vars(made).update(fields)
+    return made
+
+
+def test_log_lines_have_their_fields_and_quote_what_needs_it() -> None:
+    line = Text().format(record(node="n1", error="no answer"))
+    assert line.partition(" ")[2] == 'warning probes failed node=n1 error="no answer"'
+    document = json.loads(Json().format(record(node="n1", failures=3)))
+    assert (document["message"], document["node"], document["failures"]) == ("probes failed", "n1", 3)
+
+
+def test_metrics_tell_rung_pressure_probes_and_counters() -> None:
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+    figures = Figures(
+        status=NodeMigrationStatus(
+            rung=Rung.SOLE,
+            old_flows=3,
+            probes=Probes(
+                latest=ProbeResult(at=at, path="ebpf", attempts=50, failures=1, p99_microseconds=2000)
+            ),
+        ),
+        sync=Sync(open=True, in_sync=True, frontends=25, backends=50, last_synced=at),
+        frontend_capacity=100,
+        backend_capacity=1000,
+        counters={"error_region": 2},
+        health_answers={("/healthz", 200): 4},
+    )
+    text = generate_latest(registry(lambda: figures)).decode()
+    for line in (
+        "handover_rung 3.0",
+        'handover_rung_info{rung="Sole"} 1.0',
+        'handover_map_pressure_ratio{map="frontends"} 0.25',
+        "handover_old_flows 3.0",
+        'handover_probe_failures{path="ebpf",round="latest"} 1.0',
+        'handover_probe_seconds{path="ebpf",quantile="0.99",round="latest"} 0.002',
+        'handover_datapath_total{counter="error_region"} 2.0',
+        'kubeproxy_proxy_healthz_total{code="200"} 4.0',
+    ):
+        assert line in text.splitlines()
