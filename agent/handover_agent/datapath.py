@@ -5,7 +5,8 @@ followed by one that finds where it was. Each step is complete or repeated; what
 (`attach` begins with `accepting` off, and programs appear under their name only when all of them are there).
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from handover_agent import bpfbatch, bpfmap, bpfsys, features, layout, links, lo
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
 from handover_agent.features import Features
-from handover_agent.hooks import HOOKS
+from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
 from handover_agent.table import Protocol
@@ -22,6 +23,12 @@ __all__ = ["Datapath", "DatapathState", "Features", "NoBpffs", "NotCgroup2", "No
 
 
 _DEFAULT = Sizes()
+_ANSWERS_S = 3.0
+"""Answers that take longer are rare, and lost only to sockets that are not connected."""
+
+
+def _time_for_answers() -> None:
+    time.sleep(_ANSWERS_S)
 
 
 class UnsupportedKernel(DatapathError):
@@ -125,23 +132,25 @@ class Datapath:
             self._loaded_version("set accepting")
             self._write_accepting(accepting)
 
-    def detach(self) -> None:
+    def detach(self, answers: Callable[[], None] = _time_for_answers) -> None:
         """Take the programs off the cgroup; when this returns none of them runs any more. Idempotent.
 
-        What was translated is forgotten: sockets that are not connected lose their answers' sources by it. So
-        wait until `translated` says that there are none, or until they have had time enough.
+        Nothing is translated on its way out any more, then `answers` waits for what is under way, and then
+        answers are not translated back either. A socket that is not connected moves to whoever serves next
+        with its next datagram, and gets no answer from an address that it did not ask. One that is connected
+        keeps its backend, and from now on recvfrom(2) tells it the backend's address.
         """
         if not self._pins.root.is_dir():
             return
         with self._pins.locked():
-            self._detach()
+            self._detach(answers)
 
-    def unload(self) -> None:
+    def unload(self, answers: Callable[[], None] = _time_for_answers) -> None:
         """Detach, and remove every pin of ours, of whatever version and layout. Idempotent."""
         if not self._pins.root.is_dir():
             return
         with self._pins.locked():
-            self._detach()
+            self._detach(answers)
             self._pins.remove(self._pins.root)
 
     def state(self) -> DatapathState:
@@ -199,9 +208,13 @@ class Datapath:
         except FileNotFoundError:
             raise NotLoaded("open the maps", self._pins.root) from None
 
-    def _detach(self) -> None:
+    def _detach(self, answers: Callable[[], None]) -> None:
         if (self._pins.maps / "settings").exists():
             self._write_accepting(False)
+        if links.read_links(self._pins.links):
+            links.detach(self._pins.links, OUTWARD)
+            if self.translated(Protocol.UDP):
+                answers()
         links.detach(self._pins.links)
         self._pins.remove(self._pins.links)
         for name in ("reverse", "forward", "sockets"):  # nobody sees these sockets being closed any more

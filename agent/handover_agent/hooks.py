@@ -32,3 +32,5 @@ HOOKS = (
     Hook("connect4", _ADDRESS, 10, "4.17"),
     Hook("connect6", _ADDRESS, 11, "4.17"),
 )
+# What translates on the way out. Detached first, some time before those that translate the answers back.
+OUTWARD = tuple(hook for hook in HOOKS if hook.name.startswith(("connect", "sendmsg")))

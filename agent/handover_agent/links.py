@@ -5,6 +5,7 @@ returns.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from handover_agent.bpfsys import (
@@ -65,9 +66,9 @@ def swap(directory: Path, programs: Path) -> None:
                 _swap(directory / hook.name, program, info)
 
 
-def detach(directory: Path) -> None:
-    """Detach every hook, the last attached first; nothing of ours runs any more when this returns."""
-    for hook in reversed(HOOKS):
+def detach(directory: Path, hooks: Sequence[Hook] = HOOKS) -> None:
+    """Detach hooks, the last attached first; their programs do not run any more when this returns."""
+    for hook in reversed(hooks):
         info = _info(directory / hook.name)
         if info:
             _detach(directory / hook.name, info)

@@ -394,6 +394,27 @@ def test_attaching_again_after_the_cgroup_was_removed(bpffs: Path, no_compiler: 
     assert own.state().attached
 
 
+def test_an_answer_under_way_when_detaching_comes_from_where_it_was_asked(
+    own: Datapath, own_pod: Pod, no_compiler: None
+) -> None:
+    own.load()
+    own.attach()
+    with Rig(own) as rig:
+        rig.serve(VIP, backends(4, (0,)))
+    asking = own_pod.udp()
+    asking.sendto(VIP)
+    seen: list[tuple[str, str, int]] = []
+
+    def answers() -> None:
+        seen.append(asking.answer_from())
+        asking.sendto(VIP)
+        seen.append(asking.answer_from())
+
+    own.detach(answers)
+    assert seen == [(BACKEND, VIP, 80), (f"{VIP}:80", VIP, 80)]
+    own.detach(lambda: pytest.fail("there is nothing left to wait for"))
+
+
 def test_detaching_forgets_what_was_translated(own: Datapath, own_pod: Pod, no_compiler: None) -> None:
     own.load()
     own.attach()
