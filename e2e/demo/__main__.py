@@ -39,11 +39,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when nothing was lost and nothing is left; 1 when it was; other codes when it could not be shown."""
     options = parser().parse_args(argv)
-    signals.unwind_once()
-    began = time.monotonic()
     lab = Lab(LAB, nodes=options.nodes, mode=options.mode)
     try:
-        return _shown(lab, options, began)
+        with signals.unwinding():
+            return _shown(lab, options)
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
@@ -58,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lab.down()
 
 
-def _shown(lab: Lab, options: argparse.Namespace, began: float) -> int:
+def _shown(lab: Lab, options: argparse.Namespace) -> int:
+    began = time.monotonic()
     output = screen()
     output.say(f"a cluster of {options.nodes} nodes, kube-proxy in {options.mode} mode, on this machine")
     lab.up(preload_images=images.of_project(lab.progress))
