@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from handover_agent.servers import write_durably
+from handover_agent.durable import write_durably
 
 
 class NamesFile:

@@ -1,23 +1,18 @@
-"""What the agent reads of Services and EndpointSlices, and nothing else.
+"""Services and EndpointSlices as the agent keeps them: flat, small, and equal when nothing of interest
+changed.
 
-A cluster of 30,000 Services sends tens of megabytes of JSON of which a node proxy needs a twentieth. The wire
-structs name just those fields, msgspec skips the rest without building it, and what is kept afterwards is
-flat: addresses are 16 bytes, node and zone names are interned, and an endpoint that no rule could ever choose
-is not kept at all.
+Addresses are 16 bytes, node and zone names are interned, and an endpoint that no rule could ever choose is
+not kept at all. `wire` makes them out of JSON.
 """
 
-import sys
 from functools import lru_cache
-from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 
 import msgspec
 
-from handover_agent.table import Protocol, ip_text
+from handover_agent.table import Protocol
 
 V4_PREFIX = b"\0" * 10 + b"\xff\xff"
-
-_PROTOCOLS = {protocol.name: protocol for protocol in Protocol}
 
 
 class SourceRange(msgspec.Struct, frozen=True, gc=False):
@@ -89,99 +84,6 @@ class Slice(msgspec.Struct, frozen=True, gc=False):
         return f"{self.namespace}/{self.name}"
 
 
-class _Labels(msgspec.Struct):
-    service_name: str = msgspec.field(default="", name="kubernetes.io/service-name")
-    proxy_name: str | None = msgspec.field(default=None, name="service.kubernetes.io/service-proxy-name")
-    headless: str | None = msgspec.field(default=None, name="service.kubernetes.io/headless")
-
-
-class _Metadata(msgspec.Struct, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    creation_timestamp: str | None = None
-    labels: _Labels | None = None
-
-
-class _WirePort(msgspec.Struct, rename="camel"):
-    name: str | None = ""
-    protocol: str | None = "TCP"
-    port: int | None = 0
-    node_port: int = 0
-
-
-class _ClientIP(msgspec.Struct, rename="camel"):
-    timeout_seconds: int | None = None
-
-
-class _AffinityConfig(msgspec.Struct):
-    client_ip: _ClientIP | None = msgspec.field(default=None, name="clientIP")
-
-
-class _ServiceSpec(msgspec.Struct, rename="camel"):
-    type: str = "ClusterIP"
-    cluster_ip: str = msgspec.field(default="", name="clusterIP")
-    cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
-    external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
-    ports: list[_WirePort] | None = None
-    session_affinity: str = "None"
-    session_affinity_config: _AffinityConfig | None = None
-    internal_traffic_policy: str | None = None
-    external_traffic_policy: str | None = None
-    load_balancer_source_ranges: list[str] | None = None
-
-
-class _Ingress(msgspec.Struct, rename="camel"):
-    ip: str = ""
-    ip_mode: str | None = None
-
-
-class _LoadBalancer(msgspec.Struct):
-    ingress: list[_Ingress] | None = None
-
-
-class _ServiceStatus(msgspec.Struct, rename="camel"):
-    load_balancer: _LoadBalancer | None = None
-
-
-class WireService(msgspec.Struct):
-    """A Service as JSON has it."""
-
-    metadata: _Metadata
-    spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
-    status: _ServiceStatus | None = None
-
-
-class _Conditions(msgspec.Struct):
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class _Hint(msgspec.Struct):
-    name: str = ""
-
-
-class _Hints(msgspec.Struct, rename="camel"):
-    for_zones: list[_Hint] | None = None
-    for_nodes: list[_Hint] | None = None
-
-
-class _WireEndpoint(msgspec.Struct, rename="camel"):
-    addresses: list[str] | None = None
-    conditions: _Conditions | None = None
-    node_name: str | None = None
-    hints: _Hints | None = None
-
-
-class WireSlice(msgspec.Struct, rename="camel"):
-    """An EndpointSlice as JSON has it."""
-
-    metadata: _Metadata
-    address_type: str = "IPv4"
-    endpoints: list[_WireEndpoint] | None = None
-    ports: list[_WirePort] | None = None
-
-
 @lru_cache(maxsize=1 << 16)
 def address_bytes(text: str) -> bytes | None:
     """16 bytes of an address, IPv4 as v4-mapped; None when it is none.
@@ -204,99 +106,3 @@ def address_bytes(text: str) -> bytes | None:
 def is_ipv4(address: bytes) -> bool:
     """Whether 16 address bytes hold an IPv4 address."""
     return address.startswith(V4_PREFIX)
-
-
-def service_of(wire: WireService) -> Service:
-    """The flat Service of a decoded one."""
-    meta, spec = wire.metadata, wire.spec
-    labels = meta.labels
-    cluster_ips = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
-    ours = labels is None or (labels.proxy_name is None and labels.headless is None)
-    headless = spec.cluster_ip in ("", "None")
-    balancer = wire.status.load_balancer if wire.status else None
-    affinity = 0
-    if spec.session_affinity == "ClientIP":
-        config = spec.session_affinity_config
-        affinity = (config.client_ip.timeout_seconds if config and config.client_ip else None) or 10800
-    return Service(
-        namespace=sys.intern(meta.namespace),
-        name=meta.name,
-        created=meta.creation_timestamp or "",
-        skipped=not ours or headless or spec.type == "ExternalName",
-        cluster_ips=_addresses(cluster_ips),
-        ports=tuple(
-            Port(sys.intern(p.name or ""), _PROTOCOLS.get(p.protocol or "TCP"), p.port or 0, p.node_port)
-            for p in spec.ports or ()
-        ),
-        external_ips=_addresses(spec.external_ips or ()),
-        load_balancer_vips=_addresses(
-            [
-                i.ip
-                for i in (balancer.ingress if balancer else None) or ()
-                if i.ip and i.ip_mode in (None, "VIP")
-            ]
-        ),
-        source_ranges=tuple(_source_range(text) for text in spec.load_balancer_source_ranges or ()),
-        affinity_timeout_s=affinity,
-        internal_local=spec.internal_traffic_policy == "Local",
-        external_local=spec.external_traffic_policy == "Local",
-    )
-
-
-def slice_of(wire: WireSlice) -> Slice:
-    """The flat EndpointSlice of a decoded one. Addresses of another family than it says are left out."""
-    meta = wire.metadata
-    owner = meta.labels.service_name if meta.labels else ""
-    return Slice(
-        namespace=sys.intern(meta.namespace),
-        name=meta.name,
-        service=f"{meta.namespace}/{owner}" if owner else "",
-        ports=tuple(
-            SlicePort(sys.intern(p.name), protocol, p.port)
-            for p in wire.ports or ()
-            if p.name is not None and p.port and (protocol := _PROTOCOLS.get(p.protocol or "TCP")) is not None
-        ),
-        endpoints=tuple(
-            endpoint
-            for e in wire.endpoints or ()
-            if wire.address_type in ("IPv4", "IPv6")
-            and (endpoint := _endpoint(e, wire.address_type == "IPv4")) is not None
-        ),
-    )
-
-
-def _endpoint(wire: _WireEndpoint, ipv4: bool) -> Endpoint | None:
-    address = address_bytes(wire.addresses[0]) if wire.addresses else None
-    if address is None or is_ipv4(address) != ipv4:
-        return None
-    conditions = wire.conditions or _Conditions()
-    ready = conditions.ready is not False
-    if not ready and not (conditions.serving is not False and conditions.terminating):
-        return None
-    hints = wire.hints or _Hints()
-    return Endpoint(
-        address=address,
-        node=sys.intern(wire.node_name or ""),
-        ready=ready,
-        zone_hints=tuple(sys.intern(hint.name) for hint in hints.for_zones or ()),
-        node_hints=tuple(sys.intern(hint.name) for hint in hints.for_nodes or ()),
-    )
-
-
-def _addresses(texts: list[str] | tuple[str, ...]) -> tuple[bytes, ...]:
-    return tuple(address for text in texts if (address := address_bytes(text)) is not None)
-
-
-def _source_range(text: str) -> SourceRange:
-    """A range that does not parse restricts: letting everybody in for a typing error would be worse."""
-    cidr = text.strip()
-    try:
-        network = ip_network(cidr, strict=False)
-    except ValueError:
-        return SourceRange(is_ipv4=":" not in cidr, everything=False)
-    return SourceRange(is_ipv4=network.version == 4, everything=network.prefixlen == 0)
-
-
-def describe(service: Service) -> str:
-    """A Service's addresses for a message: the ones that the outside may know it by."""
-    return ", ".join(ip_text(a) for a in (*service.load_balancer_vips, *service.external_ips))

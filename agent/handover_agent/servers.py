@@ -8,12 +8,12 @@ is the case.
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from handover_agent.credentials import Address
+from handover_agent.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -111,19 +111,3 @@ class Servers:
                 "API servers could not be remembered; a restart will need the bootstrap address",
                 extra={"file": str(self._memory), "error": str(error)},
             )
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file so that a crash at any moment leaves the old or the new content, whole and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -21,8 +21,9 @@ from handover_agent.apierrors import ApiError, Busy, Gone, Unreachable, status_e
 from handover_agent.apiserver import ENDPOINT_SLICES, SERVICES, Client, Resource
 from handover_agent.credentials import Address
 from handover_agent.model import Model
-from handover_agent.objects import Service, Slice, WireService, WireSlice, service_of, slice_of
+from handover_agent.objects import Service, Slice
 from handover_agent.table import ip_text
+from handover_agent.wire import WireService, WireSlice, service_of, slice_of
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from handover_api.base import Rung
 
-from handover_agent.servers import write_durably
+from handover_agent.durable import write_durably
 
 log = logging.getLogger(__name__)
 

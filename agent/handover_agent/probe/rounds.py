@@ -16,9 +16,9 @@ from handover_api.duration import seconds
 from handover_api.nodemigration import ProbeFailure, ProbeResult, Probes
 from pydantic import ValidationError
 
+from handover_agent.durable import write_durably
 from handover_agent.probe.attempt import Outcome, attempt
 from handover_agent.probe.targets import Target, choose
-from handover_agent.servers import write_durably
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from handover_agent.credentials import Address
-from handover_agent.servers import Candidate, Servers, write_durably
+from handover_agent.durable import write_durably
+from handover_agent.servers import Candidate, Servers
 from tests.fakes.clock import Clock
 
 pytestmark = pytest.mark.unit

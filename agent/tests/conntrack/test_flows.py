@@ -12,8 +12,8 @@ from handover_agent.conntrack.entries import IPS_ASSURED, Flow, TcpState, destin
 from handover_agent.conntrack.old import alive
 from handover_agent.conntrack.stale import serving, stale
 from handover_agent.model import Model
-from handover_agent.objects import WireService, WireSlice, service_of, slice_of
 from handover_agent.table import Backend, FrontendKey, Protocol, ip_bytes
+from handover_agent.wire import WireService, WireSlice, service_of, slice_of
 from tests.kubeproxy import cluster
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,6 @@ from handover_agent.kubeproxy.parity import compare
 from handover_agent.kubeproxy.rulesets import parse
 from handover_agent.kubeproxy.served import Answer, Served, Verdict
 from handover_agent.model import Model
-from handover_agent.objects import WireService, WireSlice, service_of, slice_of
 from handover_agent.table import (
     Backend,
     Entry,
@@ -24,6 +23,7 @@ from handover_agent.table import (
     ip_bytes,
 )
 from handover_agent.wanted import compile_table
+from handover_agent.wire import WireService, WireSlice, service_of, slice_of
 from tests.kubeproxy import cluster
 
 pytestmark = pytest.mark.unit
