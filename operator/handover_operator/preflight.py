@@ -52,17 +52,17 @@ def cluster_problems(ctx: Context, selected: Sequence[Standing]) -> list[Problem
     if not ctx.daemonset.exists:
         problems.append(not_found(ctx))
     if not selected:
-        wanted = ", ".join(f"{k}={v}" for k, v in sorted(ctx.migration.spec.node_selector.items()))
-        seen = f"no node has the labels {wanted}" if wanted else "there are no nodes"
-        problems.append(
-            Problem(
-                Reason.NO_NODES_MATCH,
-                f"spec.nodeSelector matches nothing: {seen}. Correct it or label nodes.",
-                True,
-            )
-        )
+        problems.append(no_nodes(ctx))
     problems += [_would_fight(ctx, owner) for owner in ctx.daemonset.owners if not owner.yields]
     return problems
+
+
+def no_nodes(ctx: Context) -> Problem:
+    """There is nothing to migrate."""
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(ctx.migration.spec.node_selector.items()))
+    seen = f"no node has the labels {labels}" if labels else "there are no nodes"
+    text = f"spec.nodeSelector matches nothing: {seen}. Correct it, or label the nodes."
+    return Problem(Reason.NO_NODES_MATCH, text, True)
 
 
 def not_found(ctx: Context) -> Problem:

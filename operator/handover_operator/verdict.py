@@ -3,17 +3,18 @@
 All three conditions come from the one `Verdict`, so that they cannot contradict each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from handover_api.base import Rung, Target
 from handover_api.proxymigration import Phase, Rollback
 
+from handover_operator.actions import SetRung
 from handover_operator.descend import grounded
 from handover_operator.gates import Block, Kind
 from handover_operator.moves import Moves
 from handover_operator.orders import Hold
-from handover_operator.preflight import Problem
+from handover_operator.preflight import Problem, daemonset_name, no_nodes
 from handover_operator.reasons import Reason
 from handover_operator.standing import Standing
 from handover_operator.survey import Survey
@@ -43,7 +44,8 @@ def decide(seen: Survey, made: Moves, problems: Sequence[Problem], *, finished: 
     if seen.ctx.migration.spec.paused:
         where = _where(seen)
         text = f"Paused by spec.paused: no node takes a step. {where} Set spec.paused to false to go on."
-        return Verdict(Phase.PAUSED, Reason.PAUSED, text)
+        text = "\n".join([text, *(problem.message for problem in problems)])
+        return Verdict(Phase.PAUSED, Reason.PAUSED, _cut(text))
     if seen.ctx.migration.spec.target is Target.KUBE_PROXY:
         return _down(seen, made, Reason.REVERSING, finished)
     if problems:
@@ -66,13 +68,16 @@ def _not_begun(problems: Sequence[Problem]) -> Verdict:
 
 def _up(seen: Survey, made: Moves) -> Verdict:
     where = _where(seen)
+    if not seen.selected and not made.current:
+        problem = no_nodes(seen.ctx)
+        return Verdict(Phase.STALLED, problem.reason, problem.message, stalled=True)
     if seen.passed == len(seen.selected) and not made.current:
         if seen.degraded:
             return _degraded(seen, where)
         return Verdict(
             Phase.MIGRATED, Reason.MIGRATED, f"{where} kube-proxy runs on none of them.", ready=True
         )
-    message = _cut(" ".join(part for part in (where, _now(made), _tell(made.blocks)) if part))
+    message = _cut(" ".join(part for part in (where, _now(seen, made), _tell(made.blocks)) if part))
     flying = [s for s in seen.all if s.in_flight]
     lost = [block for block in made.blocks if block.reason is Reason.AGENT_LOST]
     if flying and len(lost) >= len(made.current):
@@ -116,7 +121,7 @@ def _holding(seen: Survey, made: Moves, hold: Hold) -> Verdict:
     message = _cut(
         f"Services ask for {names}, which this datapath does not serve yet: {services}{more}. Nodes go no further than"
         f" Serving; {beside} To go on without it, add {names} to spec.acknowledge; or change these Services."
-        f" {_where(seen)} {_tell(made.blocks)}".rstrip()
+        f" {_where(seen)} {_tell([*seen.degraded, *made.blocks])}".rstrip()
     )
     at_rest = seen.passed == len(seen.selected) and not made.current
     return Verdict(Phase.HOLDING, Reason.UNSERVED, message, reconciling=not at_rest, stalled=at_rest)
@@ -157,7 +162,12 @@ def _down(seen: Survey, made: Moves, reason: Reason, finished: bool) -> Verdict:
         return Verdict(Phase.REVERSED, Reason.REVERSED, text, ready=True)
     away = [s for s in seen.all if not grounded(s, seen.ctx.now)]
     why = "ProxyMigration deleted" if reason is Reason.DELETING else "spec.target is KubeProxy"
-    text = f"{why}: {len(away)} nodes have still to go back to kube-proxy. {_now(made)} {_tell(made.blocks)}"
+    still = (
+        f"{_count(len(away))} still to go back to kube-proxy"
+        if away
+        else f"every node is back on kube-proxy, DaemonSet {daemonset_name(seen.ctx)} is put back as it was"
+    )
+    text = " ".join(part for part in (f"{why}: {still}.", _now(seen, made), _tell(made.blocks)) if part)
     stuck = _stuck(away, seen, made)
     return Verdict(Phase.REVERSING, reason, _cut(text.rstrip()), reconciling=not stuck, stalled=stuck)
 
@@ -180,14 +190,30 @@ def _stuck(away: Sequence[Standing], seen: Survey, made: Moves) -> bool:
 
 def _where(seen: Survey) -> str:
     migrated = sum(s.migrated for s in seen.selected)
-    return f"{migrated} of {len(seen.selected)} nodes are migrated."
+    total = len(seen.selected)
+    return f"{migrated} of {_count(total)} {'is' if total == 1 else 'are'} migrated."
 
 
-def _now(made: Moves) -> str:
-    return f"Under way: {_some(dict.fromkeys(made.current))}." if made.current else ""
+def _now(seen: Survey, made: Moves) -> str:
+    """Who is under way, from which rung to which."""
+    if not made.current:
+        return ""
+    ordered = {action.node: action.rung for action in made.actions if isinstance(action, SetRung)}
+    here = {s.name: s for s in seen.all}
+    names = list(dict.fromkeys(made.current))
+    return f"Under way: {_some([_way(here[name], ordered.get(name)) for name in names])}."
 
 
-def _some(names: Sequence[str] | dict[str, object] | dict[str, Standing] | dict[str, None]) -> str:
+def _way(s: Standing, ordered: Rung | None) -> str:
+    wanted = ordered or s.wanted
+    return f"{s.name} ({s.reached})" if wanted is s.reached else f"{s.name} ({s.reached} → {wanted})"
+
+
+def _count(number: int) -> str:
+    return "1 node" if number == 1 else f"{number} nodes"
+
+
+def _some(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
     return ", ".join(listed[:10]) + more

@@ -13,7 +13,7 @@ from handover_api.nodemigration import NodeMigrationSpec, NodeMigrationStatus
 from handover_api.proxymigration import Phase
 from handover_operator import actions as do
 from handover_operator.facts import NodeFacts
-from sim import Trace, World
+from planner.sim import Trace, World
 
 ORDER = [Rung.STANDBY, Rung.SHADOW, Rung.SERVING, Rung.SOLE]
 FRESH_S = 30
@@ -217,6 +217,8 @@ def _truth(trace: Trace) -> Iterator[tuple[str, str]]:
     if len(verdict.message) > 4096:
         yield "8 status", "message too long"
     selected = [node for node in trace.nodes if node.exists and _selected(trace, node)]
+    if verdict.phase is Phase.MIGRATED and not selected:
+        yield "8 status", "Migrated is said of no node at all"
     if verdict.phase is Phase.MIGRATED and verdict.ready:
         for node in selected:
             if not _is_fresh(trace, node) or _status(node).rung is not Rung.SOLE or node.kube_proxy:

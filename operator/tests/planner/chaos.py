@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from handover_api.base import Feature, Target
 from handover_api.proxymigration import Phase, ProxyMigrationSpec, Rollback
-from invariants import InvariantError, check, check_clean, check_world
-from sim import OUTSIDE, Machine, Trace, World
+from planner.invariants import InvariantError, check, check_clean, check_world
+from planner.sim import OUTSIDE, Machine, Trace, World
 
 SOAKS = ("0s", "5s", "40s")
 LIMITS: tuple[int | str, ...] = (1, 2, 3, "1%", "34%", "50%", "100%")
