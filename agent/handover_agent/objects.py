@@ -45,7 +45,6 @@ class Service(msgspec.Struct, frozen=True, gc=False):
     source_ranges: tuple[SourceRange, ...]
     affinity_timeout_s: int  # 0: no session affinity
     internal_local: bool  # internalTrafficPolicy: Local
-    external_local: bool  # externalTrafficPolicy: Local
 
     @property
     def key(self) -> str:

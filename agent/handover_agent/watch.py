@@ -157,15 +157,16 @@ class Reflector(Generic[T]):
 
     async def _list(self) -> None:
         objects: list[T] = []
-        page = _Page(_ListMeta())
-        async for raw, proceed in self._client.list_pages(
-            self._kind.resource, self._kind.params, self._kind.namespace
-        ):
+        kind, follow = self._kind, ""
+        while True:
+            raw = await self._client.page(kind.resource, follow, kind.params, kind.namespace)
             page = _decode(_PAGE, raw)
             for item in page.items or ():
                 if (decoded := self._decode(item)) is not None:
                     objects.append(decoded)
-            proceed(page.metadata.follow)
+            follow = page.metadata.follow
+            if not follow:
+                break
             await asyncio.sleep(0)  # a page is some milliseconds of decoding; let heartbeats through
         self._sink.replace(objects)
         self._version = page.metadata.resource_version

@@ -61,7 +61,6 @@ class _ServiceSpec(msgspec.Struct, rename="camel"):
     session_affinity: str = "None"
     session_affinity_config: _AffinityConfig | None = None
     internal_traffic_policy: str | None = None
-    external_traffic_policy: str | None = None
     load_balancer_source_ranges: list[str] | None = None
 
 
@@ -150,7 +149,6 @@ def service_of(wire: WireService) -> Service:
         source_ranges=tuple(_source_range(text) for text in spec.load_balancer_source_ranges or ()),
         affinity_timeout_s=affinity,
         internal_local=spec.internal_traffic_policy == "Local",
-        external_local=spec.external_traffic_policy == "Local",
     )
 
 

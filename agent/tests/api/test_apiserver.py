@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -210,6 +210,36 @@ class TestCalls:
             async with client.watch(SERVICES, str(api.version), idle_s=0.1) as lines:
                 async for _ in lines:
                     pass
+
+
+class TestKeptConnections:
+    async def test_one_that_the_server_closed_meanwhile_is_not_held_against_it(
+        self, stack: AsyncExitStack
+    ) -> None:
+        """Or the agent would seem to depend on the bootstrap address because a connection idled."""
+        closed = 0
+
+        async def request(reader: asyncio.StreamReader) -> None:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
+
+        async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal closed
+            with suppress(asyncio.IncompleteReadError):
+                await request(reader)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                await request(reader)
+                closed += 1
+            writer.close()
+
+        server = await stack.enter_async_context(await asyncio.start_server(serve_one, "127.0.0.1", 0))
+        own = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        client = await client_of(stack, unused_address())
+        client.servers.learn([own])
+        for _ in range(3):
+            assert await client.apply(NODE_MIGRATIONS, "n1", {}, subresource="status") == {}
+            assert (client.server, client.direct) == (str(own), True)
+        assert closed
 
 
 class TestServers:
