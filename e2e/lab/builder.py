@@ -26,7 +26,7 @@ PRIVATE = (
     "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
 )  # fmt: skip
 KEPT_ARCHIVES = 3
-KEPT_LAYERS = 80
+KEPT_LAYERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ def _slug(reference: str) -> str:
 
 
 def forget_old(archive: Path) -> None:
-    """Keep the newest archives of an image; one that was used in the last hour stays."""
+    """Keep the newest archives of an image; one that somebody may just be loading stays."""
     stem = archive.stem.rpartition("-")[0]
     others = sorted(
         archive.parent.glob(f"{stem}-{'?' * 16}.tar"), key=lambda f: f.stat().st_mtime, reverse=True
     )
     for old in others[KEPT_ARCHIVES:]:
-        if old.stat().st_mtime < time.time() - 3600:
+        if old.stat().st_mtime < time.time() - 300:
             old.unlink(missing_ok=True)
 
 

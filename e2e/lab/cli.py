@@ -70,8 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     execute.add_argument("node", metavar="NODE")
     execute.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    kubectl = command("kubectl", _kubectl, "kubectl against the lab")
-    kubectl.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGUMENTS")
+    command("kubectl", _kubectl, "kubectl against the lab: what follows is kubectl's, options too")
     logs = command(
         "logs", _logs, f"print a log: {', '.join(COMPONENTS)}, a NODE (its kubelet) or NODE/containerd"
     )
@@ -92,9 +91,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def split_kubectl(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and those after `kubectl`, of which none is ours whatever it looks like."""
+    for i, word in enumerate(argv):
+        if word == "kubectl" and argv[i - 1 : i] != ["--name"]:
+            return argv[: i + 1], argv[i + 1 :]
+        if not word.startswith("--name") and argv[i - 1 : i] != ["--name"]:
+            break
+    return argv, []
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit status."""
-    options = parser().parse_args(argv)
+    given, passed_on = split_kubectl(sys.argv[1:] if argv is None else list(argv))
+    options = parser().parse_args(given)
+    options.passed_on = passed_on
     # What becomes another program leaves signals as they are.
     unwinding = contextlib.nullcontext() if options.command in PASSED_ON else signals.unwinding()
     try:
@@ -165,7 +176,7 @@ def _exec(options: argparse.Namespace) -> int:
 
 
 def _kubectl(options: argparse.Namespace) -> int:
-    _become(Lab.attach(options.name).kubectl_argv(*_command(options.rest)))
+    _become(Lab.attach(options.name).kubectl_argv(*options.passed_on))
 
 
 def _logs(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from e2e.lab.processes import start
 from e2e.lab.progress import Progress
 from e2e.lab.wait import until
 
-KEPT = 4
+KEPT = 3
 _CONFIG = """\
 version = 2
 disabled_plugins = [
@@ -49,7 +49,7 @@ def ensure(images: Sequence[Image], progress: Progress) -> Path:
             _unpack(images, Path(scratch))
             (Path(scratch) / "root").rename(target)
         for old in sorted(directory.glob("[!.]*"), key=lambda d: d.stat().st_mtime, reverse=True)[KEPT:]:
-            if old.stat().st_mtime < time.time() - 3600:  # a lab that comes up just now may copy it
+            if old.stat().st_mtime < time.time() - 300:  # a lab that comes up just now may copy it
                 shutil.rmtree(old)
     return target
 

@@ -10,6 +10,7 @@ import pytest
 from e2e.lab import binaries, builder, host, images, packages, paths, pki, registries, remains
 from e2e.lab.addressing import MAX_NODES, addressing, names_of_this_lab
 from e2e.lab.cgroup import Hierarchies, Subtree, V1Hierarchy, parse_mounts
+from e2e.lab.cli import split_kubectl
 from e2e.lab.control import COMPONENTS, arguments
 from e2e.lab.errors import CommandError, LabError
 from e2e.lab.manifests import render
@@ -265,6 +266,20 @@ def test_settings_come_back_as_they_were_saved_and_nonsense_is_no_lab(tmp_path: 
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(LabError, match="no mode 'ipvs'"):
         Settings("dev", 3, "ipvs", "nft")
+
+
+@pytest.mark.parametrize(
+    ("argv", "ours", "kubectls"),
+    [
+        ("--name dev kubectl -n x get pods --name y", "--name dev kubectl", "-n x get pods --name y"),
+        ("kubectl --help", "kubectl", "--help"),
+        ("--name=dev kubectl", "--name=dev kubectl", ""),
+        ("exec n1 -- kubectl -n x", "exec n1 -- kubectl -n x", ""),
+        ("--name kubectl status", "--name kubectl status", ""),
+    ],
+)
+def test_what_follows_kubectl_is_kubectls(argv: str, ours: str, kubectls: str) -> None:
+    assert split_kubectl(argv.split()) == (ours.split(), kubectls.split())
 
 
 def test_waiting_in_vain_says_what_for() -> None:
