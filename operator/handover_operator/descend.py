@@ -10,7 +10,6 @@ from handover_api.base import Rung
 
 from handover_operator import gates
 from handover_operator.actions import Event, UndrainKubeProxy
-from handover_operator.gates import Block
 from handover_operator.orders import Context, Step, move, order
 from handover_operator.reasons import Reason
 from handover_operator.standing import HEIGHT, Standing
@@ -61,18 +60,5 @@ def _leave_serving(s: Standing, ctx: Context) -> Step:
     block = gates.kube_proxy_serves(s)
     if block is not None:
         return Step((), (), block)
-    block = gates.kube_proxy_synced(s)
-    if block is None:
-        return move(s, ctx, Rung.SHADOW, "new connections are kube-proxy's again")
-    if not s.overdue(ctx.now):
-        return Step((), (), block)
-    return _leave_without_parity(s, ctx, block)
-
-
-def _leave_without_parity(s: Standing, ctx: Context, block: Block) -> Step:
-    # kube-proxy has run for a whole deadline: it is the authority on the way back, whatever our table says.
-    step = move(s, ctx, Rung.SHADOW, "kube-proxy is back")
-    event = Event(
-        Reason.PARITY_IGNORED, f"going on with kube-proxy nevertheless: {block.message}", s.name, warning=True
-    )
-    return Step(step.actions, (*step.events, event))
+    # Whether its rules are in force and do what the cluster wants, the agent sees for itself before it lets go.
+    return move(s, ctx, Rung.SHADOW, "new connections are kube-proxy's again")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from handover_api.base import API_VERSION, Rung
-from handover_api.nodemigration import ProbeResult, ProxyMode
+from handover_api.nodemigration import Fault, ProbeResult, ProxyMode
 
 from handover_operator.reasons import Reason
 from handover_operator.standing import LOST_AFTER_S, STALE_AFTER_S, Standing
@@ -18,6 +18,8 @@ from handover_operator.standing import LOST_AFTER_S, STALE_AFTER_S, Standing
 SUPPORTED_MODES = (ProxyMode.IPTABLES, ProxyMode.NFTABLES)
 FAULT_PATIENCE_S = 60.0
 """So long may an agent's fault last during a soak before the soak has failed."""
+FATAL_FAULTS = ("DeadManTripped",)
+"""Faults that the agent cannot get over without being taken down first."""
 SERVED_BY_US = "ebpf"  # a probe's path once we are attached
 
 
@@ -174,25 +176,6 @@ def kube_proxy_gone(s: Standing) -> Block | None:
     return None
 
 
-def kube_proxy_synced(s: Standing) -> Block | None:
-    """A kube-proxy that has come back has written its rules: what they do was compared after it became Ready."""
-    since = max((pod.ready_since for pod in s.node.kube_proxy if pod.ready_since), default=None)
-    rung_since = s.status.rung_since
-    if since is not None and rung_since is not None and since < rung_since:
-        return None  # it was there all the time
-    checked = s.status.parity.checked_at
-    if since is not None and (checked is None or checked < since):
-        seen = f"last compared at {stamp(checked)}"
-        return Block(
-            Kind.WAIT,
-            Reason.PARITY_NOT_IN_SYNC,
-            s.name,
-            f"kube-proxy's rules compared after {stamp(since)}",
-            seen,
-        )
-    return parity(s)
-
-
 def snapshot(s: Standing) -> Block | None:
     """kube-proxy's rules are on the node's disk, read back."""
     if s.status.snapshot:
@@ -272,7 +255,7 @@ def no_fault(s: Standing) -> Block | None:
     if fault is None:
         return None
     seen = f"{fault.reason} since {stamp(fault.since)}: {fault.message}"
-    return Block(Kind.WAIT, Reason.AGENT_FAULT, s.name, "an agent without a fault", seen)
+    return Block(_kind(fault), Reason.AGENT_FAULT, s.name, "an agent without a fault", seen)
 
 
 def settled(s: Standing) -> Block | None:
@@ -288,7 +271,7 @@ def settled(s: Standing) -> Block | None:
     fault = s.status.fault
     if fault is not None:
         return Block(
-            Kind.WAIT, Reason.AGENT_FAULT, s.name, expected, f"{seen}; {fault.reason}: {fault.message}"
+            _kind(fault), Reason.AGENT_FAULT, s.name, expected, f"{seen}; {fault.reason}: {fault.message}"
         )
     return Block(Kind.WAIT, Reason.RUNG_NOT_REACHED, s.name, expected, seen)
 
@@ -319,6 +302,10 @@ def kube_proxy_pods(s: Standing) -> str:
 
 
 _LOOK_AT_AGENT = "See `kubectl -n handover-system get pods -o wide` and that pod's log."
+
+
+def _kind(fault: Fault) -> Kind:
+    return Kind.FAIL if fault.reason in FATAL_FAULTS else Kind.WAIT
 
 
 def _agent_pod(s: Standing) -> str:

@@ -1,4 +1,6 @@
-"""Every reason that a condition, a failure or an event of ours may carry: an API that people and alerts rely on."""
+"""Every reason that a condition, a failure or an event of ours may carry: an API that people and alerts rely
+on.
+"""
 
 from enum import StrEnum
 
@@ -56,5 +58,4 @@ class Reason(StrEnum):
     NODE_FELL = "NodeFell"
     DAEMON_SET_PREPARED = "DaemonSetPrepared"
     DAEMON_SET_RESTORED = "DaemonSetRestored"
-    PARITY_IGNORED = "ParityIgnored"
     NODE_FORGOTTEN = "NodeForgotten"

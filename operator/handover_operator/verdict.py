@@ -130,7 +130,7 @@ def _holding(seen: Survey, made: Moves, hold: Hold) -> Verdict:
 def _failed(seen: Survey, made: Moves) -> Verdict:
     spec = seen.ctx.migration.spec
     known = seen.known.plus(made.found)
-    reason = Reason(known.failures[0].reason) if known.failures else Reason.ROLLING_BACK
+    reason = _reason(known.failures[0].reason) if known.failures else Reason.ROLLING_BACK
     told = "; ".join(f"{f.message}" for f in known.failures[:SHOWN])
     failed = {s.name: s for s in seen.selected if s.name in known.nodes}
     if spec.rollback is Rollback.ALL:
@@ -211,6 +211,11 @@ def _way(s: Standing, ordered: Rung | None) -> str:
 
 def _count(number: int) -> str:
     return "1 node" if number == 1 else f"{number} nodes"
+
+
+def _reason(text: str) -> Reason:
+    """A remembered reason; another release of the operator may have known more of them."""
+    return Reason(text) if text in frozenset(Reason) else Reason.ROLLING_BACK
 
 
 def _some(names: Iterable[str]) -> str:
