@@ -6,17 +6,21 @@ alone creates the table and its hooks, so legacy is only read for tables that /p
 with `-t`.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from handover_agent.kubeproxy import nftables
 from handover_agent.kubeproxy.command import run
 from handover_agent.kubeproxy.errors import KubeProxyError, ToolFailed
+from handover_agent.kubeproxy.ownership import owns_chain
 from handover_agent.kubeproxy.rulesets import Rules, Unreadable, parse
 
 _LOCK_WAIT_S = 30
+_CHAIN = re.compile(r"^\tchain (\S+) \{", re.MULTILINE)
 _NO_NFTABLES = ("Protocol not supported", "Failed to initialize nft", "Operation not supported")
-_INCOMPATIBLE = "is incompatible, use 'nft' tool"
+_INCOMPATIBLE = re.compile(r"^# Table `(\w+)' is incompatible", re.MULTILINE)
 
 
 class Variant(StrEnum):
@@ -50,11 +54,12 @@ SOURCES = tuple(Source(variant, family) for variant in Variant for family in Fam
 
 
 class Incompatible(KubeProxyError):
-    """iptables-nft cannot show a table, since nft rules were put into it that iptables cannot express."""
+    """A table holds chains of kube-proxy's and nft rules that iptables cannot express, so that it is not shown."""
 
-    def __init__(self, source: Source, lines: list[str]) -> None:
+    def __init__(self, source: Source, table: str) -> None:
         super().__init__(
-            f"{source}: {'; '.join(lines)}. Rules of kube-proxy's in it cannot be told from others'; "
+            f"{source} cannot show table {table}, since nft rules are in it. "
+            f"Rules of kube-proxy's in it cannot be told from others'; "
             "move the foreign nft rules into a table of their own"
         )
 
@@ -70,9 +75,10 @@ def read(source: Source) -> dict[str, Rules]:
         if source.variant is Variant.NFT and any(sign in error.why for sign in _NO_NFTABLES):
             return {}
         raise
-    incompatible = [line.strip("# ") for line in text.splitlines() if _INCOMPATIBLE in line]
-    if incompatible:
-        raise Incompatible(source, incompatible)
+    for table in _INCOMPATIBLE.findall(text):
+        listing = nftables.listing(("ip" if source.family is Family.IPV4 else "ip6", table)) or ""
+        if any(owns_chain(table, chain) for chain in _CHAIN.findall(listing)):
+            raise Incompatible(source, table)
     try:
         return parse(text)
     except Unreadable as error:

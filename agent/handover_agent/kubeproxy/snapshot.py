@@ -12,7 +12,6 @@ parts for them.
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -21,42 +20,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from handover_api.nodemigration import ProxyMode
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from handover_agent.kubeproxy import iptables, nftables, restoring
+from handover_agent.kubeproxy.durable import sync, write_atomically
 from handover_agent.kubeproxy.errors import KubeProxyError, SnapshotInvalid
 from handover_agent.kubeproxy.inspection import Inspection, inspect
-from handover_agent.kubeproxy.iptables import Family, Source, Variant
+from handover_agent.kubeproxy.iptables import Source
+from handover_agent.kubeproxy.manifest import Manifest, Part, source_at
 from handover_agent.kubeproxy.ownership import Owned, owned
 from handover_agent.kubeproxy.rulesets import Rules, Unreadable, parse
 
 _MANIFEST, _FLUSHING = "manifest.json", "flushing.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-class Part(BaseModel):
-    """A file of a snapshot."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: str  # "iptables" or "nft"
-    place: str  # "nft/ipv4" or "ip"
-    table: str
-    file: str
-    sha256: str
-    bytes: int
-
-
-class Manifest(BaseModel):
-    """What a snapshot consists of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    version: int = 1
-    taken_at: datetime
-    kernel: str
-    boot_id: str
-    mode: ProxyMode
-    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +94,8 @@ class Snapshot:
             if part.kind == "nft":
                 nft[part.place, part.table] = text
             else:
-                variant, _, family = part.place.partition("/")
                 try:
-                    source, tables = Source(Variant(variant), Family(family)), parse(text)
-                    rulesets.setdefault(source, {})[part.table] = tables[part.table]
+                    rulesets.setdefault(part.source, {})[part.table] = parse(text)[part.table]
                 except (Unreadable, ValueError, KeyError) as error:
                     raise SnapshotInvalid(directory / part.file, f"is not understood ({error})") from error
         mine = {
@@ -143,7 +117,7 @@ class Snapshot:
     def end_flush(self) -> None:
         """Record that the rules are back."""
         (self.directory / _FLUSHING).unlink(missing_ok=True)
-        _sync(self.directory)
+        sync(self.directory)
 
     def restore(self) -> list[str]:
         """Put kube-proxy's rules back, verify by re-reading, return what was written (see `restore`)."""
@@ -173,7 +147,7 @@ class Snapshot:
         """Delete the snapshot; nothing happens when there is none."""
         if directory.exists():
             shutil.rmtree(directory)
-            _sync(directory.parent)
+            sync(directory.parent)
 
     @classmethod
     def _interrupted(cls, directory: Path) -> Self | None:
@@ -185,17 +159,6 @@ class Snapshot:
 
 
 Key = tuple[str, str, str]
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file: after a crash it has the old or the new content, after the return the new one."""
-    fresh = file.with_name(file.name + ".new")
-    with fresh.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.rename(file)
-    _sync(file.parent)
 
 
 def _texts(inspection: Inspection) -> Iterator[tuple[Key, str]]:
@@ -214,8 +177,7 @@ def _removed(inspection: Inspection, part: Part) -> bool:
     """Whether nothing that a flush removes is in the place that a part was recorded from."""
     if part.kind == "nft":
         return (part.place, part.table) not in inspection.nft
-    variant, _, family = part.place.partition("/")
-    source = Source(Variant(variant), Family(family))
+    source = part.source
     mine = inspection.owned.get(source, {}).get(part.table)
     if mine is None:
         return True
@@ -229,11 +191,10 @@ def _check(texts: dict[Key, str]) -> None:
         if kind == "nft":
             nftables.check(nftables.removal((place, name)) + text)
             continue
-        variant, _, family = place.partition("/")
         table = parse(text)[name]
         transaction = restoring.restoration(table, owned(table), None, None)
         if transaction:
-            iptables.check(Source(Variant(variant), Family(family)), transaction)
+            iptables.check(source_at(place), transaction)
 
 
 def _write_part(directory: Path, key: Key, text: str) -> Part:
@@ -267,15 +228,7 @@ def _prune(directory: Path, keep: set[str]) -> None:
     for file in directory.iterdir():
         if file.name not in keep | {_MANIFEST, _FLUSHING}:
             file.unlink()
-    _sync(directory)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(directory)
 
 
 def _boot_id() -> str:
