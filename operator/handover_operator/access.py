@@ -133,7 +133,8 @@ def _from_kubeconfig(path: Path, context: str | None) -> Access:
         raise AccessError(f"the kubeconfig {path} cannot be used: {first}. {advice}") from error
 
     def authorization() -> str | None:
-        value: str | None = made.get_api_key_with_prefix("authorization")
+        # Refreshed by the library when it is a token that runs out.
+        value: str | None = made.auth_settings().get("BearerToken", {}).get("value")
         return value
 
     return Access(

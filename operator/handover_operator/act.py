@@ -110,10 +110,9 @@ class Actor:
 
     async def _restore(self, _action: RestoreDaemonSet, migration: MigrationFacts) -> None:
         async def once(place: Place, item: Object) -> Object:
-            restoration = drain.restoration(item)
-            if restoration is not None:
-                operations, manager = restoration
-                item = await self._api.json_patch(place, operations, manager)
+            back = drain.restoration(item)
+            if back.operations:
+                item = await self._api.json_patch(place, back.operations, back.manager)
             if drain.remains(item):
                 item = await self._api.apply(place, drain.nothing_of_ours(item))
             return item

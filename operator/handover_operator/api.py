@@ -6,7 +6,7 @@ more than twice the processor time for them.
 
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -159,7 +159,7 @@ class Api:
         return await self._request("PATCH", path, tried, query=query, body=full, content_type=_APPLY)
 
     async def json_patch(
-        self, place: Place, operations: list[Mapping[str, Any]], manager: str = MANAGER
+        self, place: Place, operations: Sequence[Mapping[str, Any]], manager: str = MANAGER
     ) -> Object:
         """A JSON patch, all of it or nothing; a failed `test` raises InvalidError."""
         query = {"fieldManager": manager}

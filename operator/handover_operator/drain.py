@@ -62,6 +62,14 @@ class Original:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A JSON patch, and the field manager to send it as."""
+
+    operations: tuple[Mapping[str, Any], ...] = ()
+    manager: str = MANAGER
+
+
 def is_prepared(daemon_set: Mapping[str, Any]) -> bool:
     """Whether the record is there."""
     return ANNOTATION in (daemon_set["metadata"].get("annotations") or {})
@@ -91,15 +99,18 @@ def preparation(daemon_set: Mapping[str, Any]) -> Json:
     }
 
 
-def restoration(daemon_set: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str] | None:
-    """The JSON patch that puts the original back, and the field manager to send it as.
+def restoration(daemon_set: Mapping[str, Any]) -> Restoration:
+    """The JSON patch that puts the original back.
 
-    None when there is no record, so nothing to restore. A field that somebody else has changed meanwhile
-    keeps their value; only what is ours leaves it. Raises RecordError.
+    Without operations when there is nothing to put back: no record, or only fields that nobody owned before, which
+    fall back to what they were when we give them up. A field that somebody else has changed meanwhile keeps their
+    value; only what is ours leaves it. Raises RecordError.
     """
     if not is_prepared(daemon_set):
-        return None
+        return Restoration()
     original = recorded(daemon_set)
+    if _was_nobodys(original) and is_in_force(daemon_set) and manages(daemon_set, MANAGER):
+        return Restoration()
     operations: list[Mapping[str, Any]] = [
         {
             "op": "test",
@@ -114,17 +125,18 @@ def restoration(daemon_set: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]],
         )
     operations += _affinity_back(_affinity_of(daemon_set), original.affinity)
     operations.append({"op": "remove", "path": f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"})
-    return operations, original.manager
+    return Restoration(tuple(operations), original.manager)
 
 
 def remains(daemon_set: Mapping[str, Any]) -> bool:
-    """Whether we still claim fields after a restoration; applying `nothing_of_ours` ends that."""
-    return not is_prepared(daemon_set) and manages(daemon_set, MANAGER)
+    """Whether we still claim fields; after the patch, applying `nothing_of_ours` ends that."""
+    return manages(daemon_set, MANAGER)
 
 
 def nothing_of_ours(daemon_set: Mapping[str, Any]) -> Json:
-    """The empty apply: we give up every claim."""
-    return {"metadata": _identity(daemon_set["metadata"])}
+    """The empty apply: we give up every claim, and fields that nobody else claims go or get their default."""
+    metadata = daemon_set["metadata"]
+    return {"metadata": {**_identity(metadata), "resourceVersion": metadata["resourceVersion"]}}
 
 
 def original_of(daemon_set: Mapping[str, Any]) -> Original:
@@ -177,6 +189,11 @@ def _affinity_back(present: Json | None, original: Json | None) -> list[Mapping[
     return [
         {"op": "remove", "path": path} if target is None else {"op": "add", "path": path, "value": target}
     ]
+
+
+def _was_nobodys(original: Original) -> bool:
+    owned = original.type_owner is not None or original.affinity_owner is not None
+    return not owned and original.affinity is None and original.update_type == _DEFAULT_TYPE
 
 
 def _identity(metadata: Mapping[str, Any]) -> Json:

@@ -48,8 +48,11 @@ def set_up(level: str, form: LogFormat) -> None:
     # They tell each of their own steps; what they fail at is told by warnings.
     for name in ("kopf", "aiohttp.access"):
         logging.getLogger(name).setLevel(max(logging.getLogger().level, logging.WARNING))
+    # Each of kopf's tries to reach the API server is an error of its own; our copies tell the same once.
+    logging.getLogger("kopf._cogs.clients.api").setLevel(logging.CRITICAL)
     if level == "debug":
-        logging.getLogger("kopf").setLevel(logging.DEBUG)
+        for name in ("kopf", "kopf._cogs.clients.api"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
