@@ -39,7 +39,7 @@ datapath: .venv/.up-to-date ## BPF programs with real packets in network namespa
 
 .PHONY: node
 node: .venv/.up-to-date ## kube-proxy's real rules: inspected, snapshot, flushed, restored
-	$(PYTEST) -m node $(PYTEST_ARGS)
+	export KUBE_PROXY=$$($(PYTHON) -m e2e.lab binaries)/kube-proxy; $(PYTEST) -m node $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: .venv/.up-to-date ## Migrations of a real cluster under traffic, with faults

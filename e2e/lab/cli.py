@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from e2e.lab import host, images, packages, remains, signals
+from e2e.lab import binaries, host, images, packages, remains, signals
 from e2e.lab.builder import Image
 from e2e.lab.cluster import Lab
 from e2e.lab.control import COMPONENTS
@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     load = command("load", _load, "import image archives on every node")
     load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     command("env", _env, 'print shell exports for other tools: eval "$(handover-lab env)"')
+    command("binaries", _binaries, "build Kubernetes and the rest where missing, and print their directory")
     command(
         "images",
         _images,
@@ -200,6 +201,11 @@ def _load(options: argparse.Namespace) -> int:
 def _env(options: argparse.Namespace) -> int:
     for key, value in Lab.attach(options.name).environment().items():
         print(f"export {key}={shlex.quote(value)}")
+    return 0
+
+
+def _binaries(options: argparse.Namespace) -> int:
+    print(binaries.ensure(Progress()))
     return 0
 
 
