@@ -54,7 +54,7 @@ class Settings(BaseModel):
         default=5.0, gt=0, description="seconds between two rounds of probes while serving"
     )
     grace_s: float = Field(
-        default=20.0, ge=0, description="seconds that translated UDP sockets get to end before unloading"
+        default=10.0, ge=0, description="seconds that translated UDP sockets get to end before unloading"
     )
     dead_man_s: float = Field(
         default=120.0,
