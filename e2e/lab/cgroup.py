@@ -21,6 +21,8 @@ TOP = "handover-lab"
 # What a process of a node's own (not of a pod) lives in: with cgroup v2, a group that has children has no
 # processes.
 LEAF = "system"
+# A group counts as one process against all others of the machine; labs are many, and a test's pods must not starve.
+WEIGHT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Subtree:
             for relative in parents:
                 directory = hierarchy.path / relative
                 directory.mkdir(exist_ok=True)
+                if "cpu" in hierarchy.options.split(",") and relative == parents[0]:
+                    (directory / "cpu.shares").write_text(str(1024 * WEIGHT))
                 if "cpuset" in hierarchy.options.split(","):
                     for knob in ("cpuset.cpus", "cpuset.mems"):
                         (directory / knob).write_text((directory.parent / knob).read_text())
@@ -122,6 +126,9 @@ class Subtree:
             directory = self.where.unified / relative
             directory.mkdir(exist_ok=True)
             hand_down(above)
+            with contextlib.suppress(OSError):  # no cpu controller here: then it is in a v1 hierarchy
+                if relative == parents[0]:
+                    (directory / "cpu.weight").write_text(str(100 * WEIGHT))
             above = directory
         (self.unified / LEAF).mkdir(exist_ok=True)
 

@@ -17,7 +17,7 @@ import pytest
 from e2e import footprint
 from e2e.footprint import Footprint
 from e2e.kube import KubeError
-from e2e.lab import Lab
+from e2e.lab import Lab, images
 from e2e.migration import Migration, losses, write_down
 from e2e.traffic.collector import CollectorError
 from e2e.trial import Trial, TrialError
@@ -51,7 +51,7 @@ class Stage:
         """The lab with traffic on it."""
         if self._trial is None:
             lab = Lab(f"e2e{self.mode}", nodes=3, mode=self.mode)
-            lab.up()
+            lab.up(preload_images=images.of_project(lab.progress))
             self._trial = Trial(lab)
             self._trial.start_traffic()
         return self._trial

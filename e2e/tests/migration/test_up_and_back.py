@@ -15,16 +15,7 @@ from e2e.trial import until
 
 pytestmark = pytest.mark.e2e
 
-HOOKS = (
-    "connect4",
-    "connect6",
-    "sendmsg4",
-    "sendmsg6",
-    "recvmsg4",
-    "recvmsg6",
-    "getpeername4",
-    "getpeername6",
-)
+HOOKS = {f"{hook}{version}" for hook in ("connect", "sendmsg", "recvmsg", "getpeername") for version in "46"}
 
 
 def of_kube_proxy(found: Footprint) -> list[str]:
@@ -38,7 +29,7 @@ def of_kube_proxy(found: Footprint) -> list[str]:
 
 
 def expect(migration: Migration, addresses: list[str], expectation: str) -> None:
-    """Send traffic to a Service, and return when every client has seen it behave so; from then on it has to."""
+    """Send traffic to a Service, and return when every client saw it behave so; then it has to."""
     trial = migration.trial
     trial.traffic.targets(
         [{"name": "late", "address": a, "port": 80, "expect": expectation} for a in addresses]
