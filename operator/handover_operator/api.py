@@ -75,6 +75,11 @@ def error_of(tried: str, status: int, answer: Any) -> ApiError:
     """The error for an answer of the server's, which is a Status object when all is well."""
     body = answer if isinstance(answer, Mapping) else {"message": str(answer)}
     kind = _BY_STATUS.get(status, ApiError)
+    causes = (body.get("details") or {}).get("causes") or []
+    if kind is InvalidError and any(cause.get("field") == "metadata.uid" for cause in causes):
+        kind = (
+            ConflictError  # it is another object of that name by now; the server calls that an invalid change
+        )
     return kind(tried, status, str(body.get("reason", "")), str(body.get("message") or f"status {status}"))
 
 
