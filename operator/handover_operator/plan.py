@@ -109,6 +109,8 @@ def _plan(seen: Survey) -> Plan:
     else:
         if seen.prepare_again:
             actions.append(PrepareDaemonSet())
+            text = "the spec has changed, so what somebody else took off kube-proxy's DaemonSet is applied once more"
+            events.append(Event(Reason.DAEMON_SET_PREPARED, text))
         made = moves(seen)
     if not seen.up:
         made.blocks += [_no_report(s) for s in seen.all if _unheard(seen, s)]
@@ -116,6 +118,8 @@ def _plan(seen: Survey) -> Plan:
     events += made.events
     finishing = [] if seen.frozen or problems else _finish(seen)
     actions += finishing
+    if any(isinstance(action, RestoreDaemonSet) for action in finishing):
+        events.append(Event(Reason.DAEMON_SET_RESTORED, "every node is back, kube-proxy's DaemonSet is as it was"))
     known = seen.known.plus(made.found)
     if seen.reverted_generation and not migration.status.reverted_generation and seen.ctx.stop is not None:
         events.append(Event(seen.ctx.stop.reason, seen.ctx.stop.message, warning=True))

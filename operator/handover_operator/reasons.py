@@ -36,8 +36,6 @@ class Reason(StrEnum):
     ACTION_REFUSED = "ActionRefused"
     NOT_ALLOWED_TO_SEE = "NotAllowedToSee"
     DAEMON_SET_REVERTED = "DaemonSetReverted"
-    DAEMON_SET_NOT_PREPARED = "DaemonSetNotPrepared"
-    NODE_MIGRATION_DELETING = "NodeMigrationDeleting"
     UNSERVED = "Unserved"
     DEGRADED = "Degraded"
     ZONE_LIMIT = "ZoneLimit"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from handover_api.base import Feature, Target
 from handover_api.proxymigration import Phase, ProxyMigrationSpec, Rollback
-from planner.invariants import InvariantError, check, check_clean, check_world
-from planner.sim import OUTSIDE, Machine, Trace, World
+
+from .invariants import InvariantError, check, check_clean, check_world
+from .sim import OUTSIDE, Machine, Trace, World
 
 SOAKS = ("0s", "5s", "40s")
 LIMITS: tuple[int | str, ...] = (1, 2, 3, "1%", "34%", "50%", "100%")
@@ -28,6 +29,9 @@ class Script:
     rollback: Rollback
     events: Sequence[tuple[int, int]] = field(default_factory=list)  # what, and to whom or how much
     ends: str = "migrated"  # or "deleted", "reversed"
+
+
+Event = Callable[["Player", Machine | None, int], None]
 
 
 @dataclass
@@ -102,10 +106,7 @@ class Player:
         self.world.change(**changes[whom % len(changes)])
 
 
-type_Event = Callable[[Player, Machine | None, int], None]
-
-
-def _on(change: Callable[[World, Machine], object]) -> type_Event:
+def _on(change: Callable[[World, Machine], object]) -> Event:
     def event(player: Player, machine: Machine | None, _: int) -> None:
         if machine is not None:
             change(player.world, machine)
@@ -113,7 +114,7 @@ def _on(change: Callable[[World, Machine], object]) -> type_Event:
     return event
 
 
-def _flip(name: str) -> type_Event:
+def _flip(name: str) -> Event:
     return _on(lambda _, m: setattr(m, name, not getattr(m, name)))
 
 
@@ -152,36 +153,39 @@ def _remove(world: World, m: Machine) -> None:
         world.remove(m)
 
 
-_EVENTS: tuple[type_Event, ...] = (
-    *(Player.operate,) * 8,
-    *(Player.react_all,) * 5,
-    *(Player.react,) * 4,
-    *(Player.time,) * 4,
-    Player.think,
-    Player.late,
-    Player.die,
-    Player.silence,
-    Player.wish,
-    _on(World.agent_sees),
-    _on(World.agent_works),
-    _on(World.agent_reports),
-    _on(World.kubelet),
-    _flip("agent"),
-    _flip("ready"),
-    _flip("stuck"),
-    _flip("mis_serves"),
-    _flip("in_sync"),
-    _on(_errors),
-    _on(_restart_kube_proxy),
-    _on(_delete_migration),
-    _on(_label),
-    _on(World.reboot),
-    _on(_remove),
-    _on(World.replace),
-    _add,
-    _revert,
-    _ask_outside,
+_WEIGHTED: tuple[tuple[str, int, Event], ...] = (
+    ("operate", 8, Player.operate),
+    ("react_all", 5, Player.react_all),
+    ("react", 4, Player.react),
+    ("time", 4, Player.time),
+    ("think", 1, Player.think),
+    ("late", 1, Player.late),
+    ("die", 1, Player.die),
+    ("silence", 1, Player.silence),
+    ("wish", 1, Player.wish),
+    ("agent_sees", 1, _on(World.agent_sees)),
+    ("agent_works", 1, _on(World.agent_works)),
+    ("agent_reports", 1, _on(World.agent_reports)),
+    ("kubelet", 1, _on(World.kubelet)),
+    ("agent_dies", 1, _flip("agent")),
+    ("node_not_ready", 1, _flip("ready")),
+    ("stuck", 1, _flip("stuck")),
+    ("mis_serves", 1, _flip("mis_serves")),
+    ("out_of_sync", 1, _flip("in_sync")),
+    ("disk_full", 1, _flip("disk_full")),
+    ("static_pod", 1, _flip("static_pod")),
+    ("errors", 1, _on(_errors)),
+    ("restart_kube_proxy", 1, _on(_restart_kube_proxy)),
+    ("delete_migration", 1, _on(_delete_migration)),
+    ("label", 1, _on(_label)),
+    ("reboot", 1, _on(World.reboot)),
+    ("remove", 1, _on(_remove)),
+    ("replace", 1, _on(World.replace)),
+    ("add", 1, _add),
+    ("revert", 1, _revert),
+    ("ask_outside", 1, _ask_outside),
 )
+_EVENTS = tuple(event for _, weight, event in _WEIGHTED for _ in range(weight))
 KINDS = len(_EVENTS)
 
 

@@ -13,7 +13,8 @@ from handover_api.nodemigration import NodeMigrationSpec, NodeMigrationStatus
 from handover_api.proxymigration import Phase
 from handover_operator import actions as do
 from handover_operator.facts import NodeFacts
-from planner.sim import Trace, World
+
+from .sim import Trace, World
 
 ORDER = [Rung.STANDBY, Rung.SHADOW, Rung.SERVING, Rung.SOLE]
 FRESH_S = 30
@@ -81,6 +82,9 @@ def _broken(trace: Trace) -> Iterator[tuple[str, str]]:
             case do.PrepareDaemonSet():
                 if _frozen(trace):
                     yield "paused", "DaemonSet prepared"
+                again = 0 < trace.migration.status.reverted_generation < trace.migration.generation
+                if not _reverted_ok(trace) and not again:
+                    yield "reverted", "a fight with whoever reverted the DaemonSet"
     yield from _slots(trace)
     yield from _truth(trace)
 
@@ -98,7 +102,7 @@ def _order(trace: Trace, node: NodeFacts, action: do.SetRung) -> Iterator[tuple[
     if after > before:
         if not (_observed(node) and status.rung is spec.rung):
             yield "ladder", f"{name}: the rung below is not reached"
-        if _way(trace) == "down" or node.name in _failed(trace):
+        if _way(trace) == "down" or node.name in trace.failed:
             yield "6 memory", f"{name}: a node goes up that has failed, or while all go down"
         if not _reverted_ok(trace):
             yield "reverted", f"{name}: while the DaemonSet was reverted"
@@ -112,13 +116,9 @@ def _order(trace: Trace, node: NodeFacts, action: do.SetRung) -> Iterator[tuple[
         yield "5 no flush beside kube-proxy", name
     if action.rung is Rung.SOLE and before < after and (not node.drained or _unserved(trace)):
         yield "hold", f"{name}: not drained, or something is unserved"
-    if action.rung is Rung.SHADOW and before > after:
-        if (
-            node.drained
-            or not node.kube_proxy
-            or not all(p.ready and not p.terminating for p in node.kube_proxy)
-        ):
-            yield "1 order", f"{name}: let go before kube-proxy is back"
+    serves = node.kube_proxy and all(pod.ready and not pod.terminating for pod in node.kube_proxy)
+    if action.rung is Rung.SHADOW and before > after and (node.drained or not serves):
+        yield "1 order", f"{name}: let go before kube-proxy is back"
     if action.spec.soak_passed is not None and spec.soak_passed is None:
         soak = timedelta(seconds=seconds(trace.migration.spec.rollout.soak))
         since = status.rung_since
@@ -217,17 +217,17 @@ def _truth(trace: Trace) -> Iterator[tuple[str, str]]:
     if len(verdict.message) > 4096:
         yield "8 status", "message too long"
     selected = [node for node in trace.nodes if node.exists and _selected(trace, node)]
+    if verdict.ready and verdict.phase not in (Phase.MIGRATED, Phase.REVERSED):
+        yield "8 status", f"ready while {verdict.phase}"
     if verdict.phase is Phase.MIGRATED and not selected:
         yield "8 status", "Migrated is said of no node at all"
     if verdict.phase is Phase.MIGRATED and verdict.ready:
         for node in selected:
             if not _is_fresh(trace, node) or _status(node).rung is not Rung.SOLE or node.kube_proxy:
                 yield "8 status", f"Migrated is said, and {node.name} is {_status(node).rung}"
-    if verdict.phase is Phase.REVERSED and verdict.ready:
-        if trace.daemonset.prepared or any(
-            node.drained or _off_ground(node) for node in trace.nodes if node.exists
-        ):
-            yield "8 status", "Reversed is said, and it is not"
+    away = trace.daemonset.prepared or any(n.drained or _off_ground(n) for n in trace.nodes if n.exists)
+    if verdict.phase is Phase.REVERSED and verdict.ready and away:
+        yield "8 status", "Reversed is said, and it is not"
     for failure in trace.plan.failures:
         if failure.node not in _failed(trace) and not _is_fresh(trace, _node(trace, failure.node)):
             yield "8 fresh", f"{failure.node} judged on stale facts"
@@ -236,12 +236,15 @@ def _truth(trace: Trace) -> Iterator[tuple[str, str]]:
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
+_NO_SPEC, _NO_STATUS = NodeMigrationSpec(node_name="-"), NodeMigrationStatus()
+
+
 def _spec(node: NodeFacts) -> NodeMigrationSpec:
-    return node.migration.spec if node.migration else NodeMigrationSpec(node_name=node.name)
+    return node.migration.spec if node.migration else _NO_SPEC
 
 
 def _status(node: NodeFacts) -> NodeMigrationStatus:
-    return node.migration.status if node.migration else NodeMigrationStatus()
+    return node.migration.status if node.migration else _NO_STATUS
 
 
 def _node(trace: Trace, name: str) -> NodeFacts:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from handover_api.proxymigration import Phase, ProxyMigrationSpec
 from handover_operator.actions import Action
 from handover_operator.reasons import Reason
-from planner.invariants import check, check_clean, check_world
-from planner.sim import EPOCH, Machine, Trace, World
+
+from .invariants import check, check_clean, check_world
+from .sim import EPOCH, Machine, Trace, World
 
 MOST_ROUNDS = 600
 IDLE_S = 10.0
@@ -47,7 +48,7 @@ class Rollout:
 
 def replay(rollout: Rollout, seed: int | None = None) -> str:
     """Walk a rollout, the nodes in their order or, with a seed, in any; check the invariants at each step."""
-    chance = random.Random(seed) if seed is not None else None  # noqa: S311
+    chance = random.Random(seed) if seed is not None else None
     world = World(
         rollout.nodes, ProxyMigrationSpec.model_validate(rollout.spec), zones=rollout.zones, watch=check
     )

@@ -81,6 +81,7 @@ class Machine:
     mis_serves: bool = False
     in_sync: bool = True
     errors: int = 0
+    disk_full: bool = False  # no snapshot can be kept
     missing_hooks: tuple[str, ...] = ()
     mode: ProxyMode = ProxyMode.IPTABLES
     api_version: str = API_VERSION
@@ -103,6 +104,7 @@ class Trace:
     daemonset: DaemonSetFacts
     now: datetime
     plan: Plan
+    failed: frozenset[str]  # what a status has ever said to have failed at this generation
 
 
 @cache
@@ -150,6 +152,8 @@ class World:
         self.watch = watch
         self._uids = 0
         self._names = nodes
+        self._failed: set[str] = set()
+        self._failed_generation = 1
 
     # -- the operator ---------------------------------------------------------------------------------------------
 
@@ -168,7 +172,9 @@ class World:
         )
         nodes = [self._facts(m) for m in self.machines if m.exists or m.migration]
         daemonset = DaemonSetFacts(self.daemonset, self.prepared, self.in_force, self.owners)
-        trace = Trace(migration, nodes, daemonset, self.now, plan(migration, nodes, daemonset, self.now))
+        self._forget_failures()
+        made = plan(migration, nodes, daemonset, self.now)
+        trace = Trace(migration, nodes, daemonset, self.now, made, frozenset(self._failed))
         if self.watch is not None:
             self.watch(self, trace)
         return trace
@@ -182,6 +188,8 @@ class World:
                 return False
         if limit is None and self.exists:
             self.status = summarize(trace.plan, trace.migration, trace.now)
+            if self.status.observed_generation == self.generation:
+                self._failed |= set(self.status.failed_nodes)
         return True
 
     def operate(self) -> Trace:
@@ -282,7 +290,7 @@ class World:
             ),
             unserved=list(self.unserved),
             datapath_errors=m.errors,
-            snapshot="abc" if m.rung is not Rung.STANDBY else "",
+            snapshot="abc" if m.rung is not Rung.STANDBY and not m.disk_full else "",
             fault=Fault(reason="Stuck", message="the loader fails", since=m.rung_since) if m.stuck else None,
         )
 
@@ -317,7 +325,7 @@ class World:
         self.unserved = ()
         for m in self.machines:
             m.ready = m.agent = m.in_sync = True
-            m.stuck = m.mis_serves = m.static_pod = False
+            m.stuck = m.mis_serves = m.static_pod = m.disk_full = False
             m.errors = 0
 
     def react(self, machines: list[Machine] | None = None) -> bool:
@@ -360,6 +368,13 @@ class World:
             m.baseline, m.errors = None, 0
         m.rung, m.rung_since = to, self.now
         return True
+
+    def _forget_failures(self) -> None:
+        """A new generation forgets failures, and so does a node that goes away or is left out."""
+        if self._failed_generation != self.generation:
+            self._failed_generation, self._failed = self.generation, set()
+        wanted = self.spec.node_selector.items()
+        self._failed &= {m.name for m in self.machines if m.exists and wanted <= m.labels.items()}
 
     def _facts(self, m: Machine) -> NodeFacts:
         pods: tuple[PodFacts, ...] = ()
