@@ -91,9 +91,11 @@ async def end_translated_sockets(ascent: Ascent) -> None:
     if programs.accepting:  # a climb to Shadow does not attach; somebody else's doing must not be cut
         await ascent.ground.datapath.set_accepting(False)
     left = await ascent.ground.datapath.translated_udp()
-    if left and ascent.grace_until is not None and ascent.now() < ascent.grace_until:
-        until = ascent.grace_until.strftime("%H:%M:%S")
-        raise Waiting(f"{left} translated UDP sockets are given until {until} UTC to end by themselves")
+    until = ascent.grace_until()
+    if left and ascent.now() < until:
+        raise Waiting(
+            f"{left} translated UDP sockets are given until {until:%H:%M:%S} UTC to end by themselves"
+        )
 
 
 async def detach(ascent: Ascent) -> None:

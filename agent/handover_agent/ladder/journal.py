@@ -34,6 +34,8 @@ class Record:
     """The neighbouring rung that a step was begun to; on the way up `rung` is below it, on the way down above
     it.
     """
+    begun: datetime | None = None
+    """When the step that `towards` names was begun; a restart does not begin it anew."""
     flushing: bool = False
     """The snapshot is complete, and a flush of those very rules was begun: do not take it again from what is
     left.
@@ -55,7 +57,7 @@ class Record:
     def at(self, rung: Rung, now: datetime) -> "Record":
         """The record once a rung has been reached."""
         since = self.since if self.rung is rung and self.since else now
-        return replace(self, rung=rung, since=since, towards=None)
+        return replace(self, rung=rung, since=since, towards=None, begun=None)
 
     def beginning(self, towards: Rung, now: datetime) -> "Record":
         """The record when a step to a neighbour begins: a rung counts as left when the climb back up to it
@@ -63,7 +65,8 @@ class Record:
         """
         rung = self.lowest if towards.height > self.lowest.height else self.highest
         since = self.since if self.rung is rung else now
-        return replace(self, rung=rung, since=since, towards=towards)
+        begun = self.begun if self.rung is rung and self.towards is towards and self.begun else now
+        return replace(self, rung=rung, since=since, towards=towards, begun=begun)
 
 
 class Journal:
@@ -96,8 +99,8 @@ class Journal:
         """To disk, synced. Raises OSError."""
         if record == self._record:
             return
-        document = {"format": FORMAT, **asdict(record), "since": record.since and record.since.isoformat()}
-        write_durably(self._path, json.dumps(document, indent=1) + "\n")
+        document = {"format": FORMAT, **asdict(record)}
+        write_durably(self._path, json.dumps(document, indent=1, default=datetime.isoformat) + "\n")
         if self._record is None or (record.rung, record.towards) != (self._record.rung, self._record.towards):
             log.debug("journal", extra={"rung": record.rung, "towards": record.towards})
         self._record = record
@@ -110,14 +113,20 @@ class Journal:
 def _decode(document: dict[str, Any]) -> Record:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']}, this agent reads {FORMAT}")
-    since = document.get("since")
     towards = document.get("towards")
-    moment = datetime.fromisoformat(since) if since else None
     return Record(
         rung=Rung(document["rung"]),
-        since=moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment,
+        since=_moment(document.get("since")),
         towards=Rung(towards) if towards else None,
+        begun=_moment(document.get("begun")),
         flushing=bool(document.get("flushing")),
         keeper_dropped=bool(document.get("keeper_dropped")),
         tripped=bool(document.get("tripped")),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

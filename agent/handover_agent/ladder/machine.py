@@ -81,7 +81,6 @@ class Ladder:
         self._generation = 0
         self._doing = ""
         self._trouble: Fault | None = None
-        self._grace_until: datetime | None = None
         self.started = asyncio.Event()
         self.arrived = asyncio.Event()
         """Set whenever a rung has been reached; whoever waits for it clears it."""
@@ -96,8 +95,7 @@ class Ladder:
         """Set out for this rung."""
         if goal != self._goal:
             if goal.rung is not self._goal.rung:
-                self._grace_until = None
-            self._goal = goal
+                self._goal = goal
             self._changed.set()
 
     def remember(self, record: Record) -> None:
@@ -183,15 +181,12 @@ class Ladder:
             record = record.beginning(towards, self._now())
             self._journal.write(record)
         self._generation = goal.generation
-        if not up and towards is Rung.STANDBY and self._grace_until is None:
-            self._grace_until = self._grace()
         ascent = self._ascent()
         await self._do(step.checks, ascent)
         self._journal.write(record.beginning(towards, self._now()))
         await self._do(step.acts, ascent)
         done = replace(self.record, flushing=False, keeper_dropped=False)
         self._journal.write(done.at(towards, self._now()))
-        self._grace_until = None
         log.info("rung reached", extra={"rung": towards})
         self.arrived.set()
         self._clear()
@@ -226,14 +221,15 @@ class Ladder:
             self._tell("")
         self._changed.set()
 
-    def _grace(self) -> datetime:
-        until = self._now() + timedelta(seconds=self._pace.grace_s)
+    def _ascent(self) -> Ascent:
+        return Ascent(self._ground, self._journal, self._now, self._grace_until)
+
+    def _grace_until(self) -> datetime:
+        """When the sockets of a step that has begun must have ended; within the operator's deadline."""
+        until = (self.record.begun or self._now()) + timedelta(seconds=self._pace.grace_s)
         if self._goal.deadline is None:
             return until
         return min(until, self._goal.deadline - timedelta(seconds=self._pace.deadline_margin_s))
-
-    def _ascent(self) -> Ascent:
-        return Ascent(self._ground, self._journal, self._now, self._grace_until)
 
     async def _do(self, acts: tuple[Act, ...], ascent: Ascent) -> None:
         for act in acts:

@@ -19,7 +19,7 @@ class Ascent:
     ground: Ground
     journal: Journal
     now: Callable[[], datetime]
-    grace_until: datetime | None = None
+    grace_until: Callable[[], datetime]
     """When translated sockets must have ended, on the way to Standby."""
 
 

@@ -138,6 +138,24 @@ async def test_translated_udp_sockets_get_their_grace_and_no_more(world: World, 
     assert not world.loaded
 
 
+async def test_an_agent_that_is_killed_again_and_again_does_not_begin_the_grace_anew(
+    world: World, agent: Agent, tmp_path: Path
+) -> None:
+    await agent.go(Rung.SERVING)
+    await agent.go(Rung.SHADOW)
+    world.udp_sockets = 3
+    started = world.now
+    while agent.rung is not Rung.STANDBY:
+        agent = Agent(world, tmp_path / "journal.json")
+        await agent.ladder.start()
+        agent.ladder.want(Goal(Rung.STANDBY))
+        try:
+            await agent.ladder.advance()
+        except Waiting:
+            world.now += timedelta(seconds=3)
+    assert world.now - started <= timedelta(seconds=24)
+
+
 async def test_a_goal_is_observed_only_once_an_unfinished_step_is_on_record(
     world: World, agent: Agent
 ) -> None:

@@ -33,6 +33,8 @@ class World:
     rules: int = 100
     kube_proxy: bool = True
     kube_proxy_holds_port: bool = True
+    version: int = 1
+    """Of what the rules say: kube-proxy goes on writing them until it leaves."""
     keeper: bool = False
     snapshot: str = ""
     partly_flushed: bool = False
@@ -70,7 +72,13 @@ class World:
         if served_by_rules and self.rules < 100 and not served_by_us:
             raise BrokenRule(f"half a set of rules serves after {name}")
 
+    @property
+    def written(self) -> str:
+        """The rules as a snapshot has them."""
+        return f"rules {self.rules} of version {self.version}"
+
     def kube_proxy_leaves(self) -> None:
+        self.version += self.kube_proxy
         self.kube_proxy = self.kube_proxy_holds_port = False
 
     def kube_proxy_returns(self) -> None:
@@ -200,7 +208,7 @@ class Rules:
         def effect() -> None:
             if self.world.partly_flushed:
                 return  # the taker keeps what it has of places that are empty already
-            self.world.snapshot = f"rules {self.world.rules}"
+            self.world.snapshot = self.world.written
 
         self.world.call("take snapshot", effect)
         return self.world.snapshot
@@ -213,7 +221,7 @@ class Rules:
         def effect() -> None:
             if self.world.kube_proxy and self.world.rules:
                 raise BrokenRule("restored over a running kube-proxy")
-            if self.world.snapshot != "rules 100":
+            if not self.world.snapshot.startswith("rules 100 "):
                 raise BrokenRule(f"restored {self.world.snapshot!r}")
             self.world.rules, self.world.partly_flushed = 100, False
 
@@ -227,7 +235,7 @@ class Rules:
                     raise BrokenRule("flushed while kube-proxy runs")
                 if not world.api:
                     raise BrokenRule("flushed without the API server")
-                if world.snapshot != "rules 100":
+                if not world.partly_flushed and world.snapshot != world.written:
                     raise BrokenRule(f"flushed with snapshot {world.snapshot!r}")
                 if not world.keeper:
                     raise BrokenRule("flushed without keeper")
