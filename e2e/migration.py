@@ -18,7 +18,7 @@ from e2e.trial import Trial, TrialError, until
 
 NAME = "cluster"
 NAMESPACE = "handover-system"
-OPERATOR, AGENT = "app.kubernetes.io/component=operator", "app.kubernetes.io/component=agent"
+OPERATOR, AGENT = "app.kubernetes.io/name=handover-operator", "app.kubernetes.io/name=handover-agent"
 _HOME_S = 180.0
 
 
