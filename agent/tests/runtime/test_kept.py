@@ -1,0 +1,164 @@
+"""The table on its way into the maps, as the runtime keeps it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from handover_agent.compile import NodeInfo
+from handover_agent.facts import Facts
+from handover_agent.health.proxy import ProxyPort
+from handover_agent.kept import KeptTable, Sync
+from handover_agent.ladder.journal import Record
+from handover_agent.ladder.machine import Standing
+from handover_agent.ladder.ports import RulesSeen, Waiting
+from handover_agent.model import Model
+from handover_agent.names import NamesFile
+from handover_agent.report import Report
+from handover_agent.table import FrontendKey, Protocol, ip_bytes
+from handover_api.base import Rung
+from handover_api.nodemigration import NodeMigrationStatus, ProxyMode
+from tests.fakes.maps import FakeMaps
+from tests.fakes.objects import endpoint_json, service, slice_
+
+pytestmark = pytest.mark.unit
+
+WEB = FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.TCP)
+NODE = NodeInfo("n1")
+
+
+class ClosableMaps(FakeMaps):
+    """As the pinned ones, which hold descriptors."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Rig:
+    """A kept table over fake maps."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.model, self.maps, self.syncs = Model(), ClosableMaps(), list[Sync]()
+        self.names = NamesFile(tmp_path / "names.json")
+        self.stale = ""
+        self.kept = KeptTable(
+            self.model,
+            NODE,
+            lambda: self.maps,  # type: ignore[arg-type,return-value]
+            self.names,
+            stale=lambda: self.stale,
+            changed=self.syncs.append,
+        )
+
+    def endpoints(self, *addresses: str) -> None:
+        self.model.slices_sink.put(slice_(endpoints=[endpoint_json(address) for address in addresses]))
+
+    async def list_all(self) -> None:
+        self.model.services_sink.replace([service()])
+        self.model.slices_sink.replace([slice_(endpoints=[endpoint_json("10.244.0.5")])])
+        await self.kept.set_node(NODE)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path)
+    task = asyncio.create_task(made.kept.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the maps are filled in another thread
+            await asyncio.sleep(0.005)
+
+
+async def test_nothing_is_filled_in_before_everything_was_listed(rig: Rig) -> None:
+    rig.model.services_sink.replace([service()])
+    with pytest.raises(Waiting, match="not been listed"):
+        await rig.kept.fill()
+    rig.model.slices_sink.replace([])
+    with pytest.raises(Waiting, match="Node"):
+        await rig.kept.fill()
+    assert rig.maps.read_frontends() == {}
+
+
+async def test_after_filling_changes_follow_by_themselves_with_their_names(rig: Rig) -> None:
+    await rig.list_all()
+    await rig.kept.fill()
+    assert rig.maps.lookup(WEB) is not None
+    assert list(rig.names.read().values()) == ["default/web:http/TCP"]
+    rig.endpoints("10.244.0.5", "10.244.1.6")
+    await until(lambda: len(rig.maps.lookup(WEB) or []) == 2)
+    await until(lambda: rig.kept.sync.in_sync)
+    assert rig.kept.sync.waiting_since is None
+
+
+async def test_a_restart_with_the_same_table_writes_nothing(rig: Rig, tmp_path: Path) -> None:
+    await rig.list_all()
+    await rig.kept.fill()
+    again = Rig(tmp_path)
+    again.maps = rig.maps
+    before = rig.maps.writes
+    await again.list_all()
+    await again.kept.fill()
+    assert rig.maps.writes == before
+    assert again.kept.sync.in_sync
+
+
+async def test_what_others_changed_is_repaired_and_counted(rig: Rig) -> None:
+    await rig.list_all()
+    await rig.kept.fill()
+    rig.maps.delete_frontends([WEB])
+    assert await rig.kept.verify() == [f"{WEB} is missing: default/web:http/TCP"]
+    assert await rig.kept.verify() == []
+    assert rig.maps.lookup(WEB) is not None
+    assert rig.kept.repaired == 1
+
+
+async def test_once_closed_nothing_is_written_any_more(rig: Rig) -> None:
+    await rig.list_all()
+    await rig.kept.fill()
+    await rig.kept.close()
+    rig.maps.delete_frontends([WEB])
+    rig.endpoints("10.244.1.6")
+    await until(lambda: not rig.model.dirty)
+    assert rig.maps.read_frontends() == {}
+    assert rig.maps.closed == 1
+    assert rig.names.read() == {}
+    assert await rig.kept.verify() == []
+
+
+async def test_a_stale_watch_means_the_table_is_behind(rig: Rig) -> None:
+    await rig.list_all()
+    assert rig.kept.behind() == ""
+    rig.stale = "no API server answers"
+    assert rig.kept.behind() == "no API server answers"
+
+
+def standing(rung: Rung) -> Standing:
+    return Standing(Record(rung), 1, "", None)
+
+
+def test_rules_are_leftovers_only_at_sole_and_their_mode_outlives_them() -> None:
+    report = Report(NodeMigrationStatus())
+    facts = Facts(report, ProxyPort(0, lambda: pytest.fail("nobody asks")))
+    facts.rules_seen(RulesSeen(ProxyMode.NFTABLES, (), 70, ("nft table ip kube-proxy",)))
+    facts.standing(standing(Rung.SERVING))
+    assert report.status.leftovers == []
+    facts.standing(standing(Rung.SOLE))
+    assert report.status.leftovers == ["nft table ip kube-proxy"]
+    facts.rules_seen(RulesSeen())
+    assert report.status.leftovers == []
+    assert (report.status.kube_proxy.mode, report.status.kube_proxy.rules) == (ProxyMode.NFTABLES, 0)
+
+
+def test_a_number_of_old_flows_that_is_not_known_changes_nothing() -> None:
+    report = Report(NodeMigrationStatus())
+    facts = Facts(report, ProxyPort(0, lambda: pytest.fail("nobody asks")))
+    facts.count(old_flows=4, translated=1, counters={"error_region": 2, "connect": 9})
+    facts.count(old_flows=None, translated=2, counters={})
+    assert (report.status.old_flows, report.status.translated, report.status.datapath_errors) == (4, 2, 0)
