@@ -94,8 +94,7 @@ class Ladder:
     def want(self, goal: Goal) -> None:
         """Set out for this rung."""
         if goal != self._goal:
-            if goal.rung is not self._goal.rung:
-                self._goal = goal
+            self._goal = goal
             self._changed.set()
 
     def remember(self, record: Record) -> None:

@@ -171,6 +171,14 @@ async def test_a_goal_is_observed_only_once_an_unfinished_step_is_on_record(
     assert (first.record.rung, first.record.towards) == (Rung.SOLE, Rung.SERVING)
 
 
+async def test_a_new_order_for_the_rung_that_is_reached_is_observed_too(world: World, agent: Agent) -> None:
+    await agent.go(Rung.SERVING, generation=1)
+    await agent.go(
+        Rung.SERVING, generation=2
+    )  # a renewed deadline: nothing to do, but to say that it was seen
+    assert agent.reports[-1].generation == 2
+
+
 async def test_a_fault_is_reported_when_it_lasts_and_is_gone_when_it_works(
     world: World, agent: Agent
 ) -> None:
