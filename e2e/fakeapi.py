@@ -97,7 +97,7 @@ class FakeApi:
                     yield {"type": type_, "object": deepcopy(item)}
             seen = max(seen, self._version)
             async with self._news:
-                while self._version <= seen and not self._refusals:
+                while self._version <= seen and not self._refuses(f"watch {kind.plural}"):
                     await self._news.wait()
 
     async def apply(
@@ -212,6 +212,9 @@ class FakeApi:
             return self.objects[_key(place)]
         except KeyError:
             raise NotFoundError(tried, 404, "NotFound", f"{place} not found") from None
+
+    def _refuses(self, tried: str) -> bool:
+        return any(tried.startswith(beginning) for beginning, _ in self._refusals)
 
     def _maybe_refuse(self, tried: str) -> None:
         for refusal in self._refusals:

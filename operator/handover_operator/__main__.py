@@ -73,13 +73,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code, 1 when it cannot start or go on."""
     options = parser().parse_args(arguments)
-    logs.set_up(options.log_level, logs.LogFormat(options.log_format))
     try:
         way = access.find(options.kubeconfig, options.context)
         way.tls()
     except access.AccessError as error:
         sys.stderr.write(f"handover-operator: {error}\n")
         return 1
+    logs.set_up(options.log_level, logs.LogFormat(options.log_format))
     settings = Settings(way, AgentPods(options.namespace, options.agent_selector), options.metrics_port)
     return asyncio.run(_serve(settings, options.liveness_port))
 

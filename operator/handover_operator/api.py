@@ -73,7 +73,7 @@ _BY_STATUS = {
 
 def error_of(tried: str, status: int, answer: Any) -> ApiError:
     """The error for an answer of the server's, which is a Status object when all is well."""
-    body = answer if isinstance(answer, Mapping) else {"message": str(answer)}
+    body: Mapping[str, Any] = answer if isinstance(answer, Mapping) else {"message": str(answer)}
     kind = _BY_STATUS.get(status, ApiError)
     causes = (body.get("details") or {}).get("causes") or []
     if kind is InvalidError and any(cause.get("field") == "metadata.uid" for cause in causes):
