@@ -41,6 +41,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[_Key, Object] = {}
         self.writes: list[str] = []  # what changed anything, in order
+        self.requests: list[str] = []  # everything that was asked
         self._claims: dict[tuple[_Key, str], set[Path]] = {}
         self._numbers = itertools.count(1)
         self._version = 1
@@ -217,6 +218,7 @@ class FakeApi:
         return any(tried.startswith(beginning) for beginning, _ in self._refusals)
 
     def _maybe_refuse(self, tried: str) -> None:
+        self.requests.append(tried)
         for refusal in self._refusals:
             if tried.startswith(refusal[0]):
                 self._refusals.remove(refusal)
