@@ -17,9 +17,9 @@ def kill(lab: Lab, pod: Object) -> int:
     uid = pod["metadata"]["uid"]
     names = (f"pod{uid}", f"pod{uid.replace('-', '_')}")
     killed = 0
-    for groups in directory.rglob("cgroup.procs"):
-        if any(part.endswith(names) or f"{names[1]}.slice" in part for part in groups.parts):
-            for pid in _pids(groups):
+    for group, _, _ in os.walk(directory):  # which passes over groups that vanish while we look
+        if any(part.endswith(names) or f"{names[1]}.slice" in part for part in Path(group).parts):
+            for pid in _pids(Path(group) / "cgroup.procs"):
                 if _comm(pid) != _PAUSE:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
