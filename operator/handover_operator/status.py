@@ -26,7 +26,7 @@ class StatusWriter:
 
     async def write(self, migration: MigrationFacts, status: ProxyMigrationStatus) -> bool:
         """Write it if it is news; whether it was. Raises ApiError, but not when the object is gone."""
-        if status == migration.status:
+        if says_the_same(migration.status, status):
             return False
         body = {
             "metadata": {"name": migration.name, "uid": migration.uid},
@@ -38,6 +38,13 @@ class StatusWriter:
         except (NotFoundError, ConflictError):
             return False  # deleted, or replaced by another of its name
         return True
+
+
+def says_the_same(there: ProxyMigrationStatus, wanted: ProxyMigrationStatus) -> bool:
+    """Whether writing would change nothing. Conditions have no order, and others may keep some of their own there."""
+    ours = {condition.type: condition for condition in wanted.conditions}
+    found = {condition.type: condition for condition in there.conditions if condition.type in ours}
+    return ours == found and there.model_copy(update={"conditions": wanted.conditions}) == wanted
 
 
 def refused(plan: Plan, message: str) -> Plan:

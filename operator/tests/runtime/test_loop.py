@@ -44,6 +44,10 @@ async def test_a_quiet_cluster_is_not_written_to(bench: Bench) -> None:
     wish(bench)
     await bench.settled()
     await bench.pass_over(6)
+    theirs = {"type": "Theirs", "status": "True", "reason": "R", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    bench.status()["conditions"].insert(0, theirs)
+    bench.api.put(places.PROXY_MIGRATION.at("cluster"), bench.migration())
+    await bench.settled()
     asked = len(bench.api.requests)
     await bench.pass_over(5)
     assert bench.api.requests[asked:] == [], "not even with what is there already"
