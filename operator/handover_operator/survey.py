@@ -14,7 +14,7 @@ from handover_operator.gates import Block
 from handover_operator.orders import Context, Hold, LineStop
 from handover_operator.preflight import daemonset_name, ignore_differences, not_found
 from handover_operator.reasons import Reason
-from handover_operator.selection import matches, max_unavailable
+from handover_operator.selection import InvalidSpecError, matches, max_unavailable
 from handover_operator.standing import HEIGHT, Standing, stand
 
 
@@ -85,7 +85,7 @@ def survey(ctx: Context, nodes: Sequence[NodeFacts]) -> Survey:
         selected=selected,
         selected_names=names,
         climbers=climbers,
-        limit=max_unavailable(spec.rollout.max_unavailable, len(selected)),
+        limit=_limit(ctx, len(selected)),
         up=up,
         known=known,
         frozen=(spec.paused and not migration.deleting)
@@ -110,6 +110,15 @@ def counts(survey: Survey) -> NodeCounts:
         migrated=sum(s.migrated for s in survey.selected),
         failed=len(survey.known.nodes),
     )
+
+
+def _limit(ctx: Context, nodes: int) -> int:
+    try:
+        return max_unavailable(ctx.migration.spec.rollout.max_unavailable, nodes)
+    except InvalidSpecError:
+        if ctx.migration.deleting:
+            return 1  # a spec that makes no sense must not keep a deletion from going on
+        raise
 
 
 def _hold(ctx: Context, selected: Sequence[Standing]) -> Hold | None:
