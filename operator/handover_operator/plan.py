@@ -119,7 +119,9 @@ def _plan(seen: Survey) -> Plan:
     finishing = [] if seen.frozen or problems else _finish(seen)
     actions += finishing
     if any(isinstance(action, RestoreDaemonSet) for action in finishing):
-        events.append(Event(Reason.DAEMON_SET_RESTORED, "every node is back, kube-proxy's DaemonSet is as it was"))
+        events.append(
+            Event(Reason.DAEMON_SET_RESTORED, "every node is back, kube-proxy's DaemonSet is as it was")
+        )
     known = seen.known.plus(made.found)
     if seen.reverted_generation and not migration.status.reverted_generation and seen.ctx.stop is not None:
         events.append(Event(seen.ctx.stop.reason, seen.ctx.stop.message, warning=True))
