@@ -77,9 +77,9 @@ def test_a_selector_that_matches_nothing_is_named(migration: Migration) -> None:
 def test_of_two_proxymigrations_the_older_one_acts_and_the_other_says_so(migration: Migration) -> None:
     migration.ask("eBPF", paused=True)
     second = wish()
-    second["metadata"]["name"] = "another"
+    second["metadata"]["name"] = "second"  # within the same second, names decide
     migration.kube.apply(second)
-    condition = stalled(migration, "AnotherMigration", "another")
+    condition = stalled(migration, "AnotherMigration", "second")
     assert "cluster" in condition.message
     nothing_has_begun(migration)
 
