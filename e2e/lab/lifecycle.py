@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,7 @@ def up(lab: "Lab", extra: Sequence[Image]) -> bool:
         except BaseException:
             with signals.ignored():
                 lab.progress.say("not finished: cleaning up")
+                _join_workers(lab)
                 _keep_logs(lab)
                 _remove(lab)
             raise
@@ -75,6 +77,17 @@ def down(lab: "Lab") -> bool:
             with contextlib.suppress(OSError):  # another lab's files are there, or no directory is
                 lab.scratch.root.parent.rmdir()
     return there
+
+
+def _workers(lab: "Lab") -> str:
+    return f"handover-lab {lab.name}"
+
+
+def _join_workers(lab: "Lab") -> None:
+    """A signal in the very moment in which a pool starts a thread leaves one that the pool does not wait for."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(_workers(lab)):
+            thread.join()
 
 
 def _locked(lab: "Lab") -> contextlib.AbstractContextManager[None]:
@@ -100,7 +113,7 @@ def _create(lab: "Lab", preloaded: Path) -> None:
     lab.control.create()
     say("control plane started; starting nodes")
     nodes = lab.nodes
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4, thread_name_prefix=_workers(lab)) as pool:
         list(pool.map(lambda node: node.create(preloaded), nodes))
     lab.wait_apiserver()
     say("API server ready; starting kubelets")
