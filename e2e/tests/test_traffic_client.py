@@ -64,7 +64,7 @@ class TcpServer:
         if self.listener.fileno() >= 0:
             self.stop_listening()
         for sock in self.accepted:
-            if sock.fileno() >= 0:
+            with contextlib.suppress(OSError):  # closed by its thread, or by the client
                 sock.shutdown(socket.SHUT_RDWR)
 
 
