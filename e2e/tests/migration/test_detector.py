@@ -33,8 +33,8 @@ def lost_somewhere_on(trial: Trial, nodes: list[Node], since: dict[str, int]) ->
 
 @pytest.fixture
 def doomed(stage: "Stage") -> Iterator[Trial]:
-    """A lab that nobody uses afterwards: packets of an outage leave conntrack entries without translation behind,
-    which catch new connections from the same ports for two minutes more.
+    """A lab that nobody uses afterwards: new connections were refused for a minute after kube-proxy was back, on
+    every node. Most likely the outage's conntrack entries, which have no translation, caught reused ports.
     """
     yield stage.trial()
     stage.strike()
