@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from e2e.kube import Kube, KubeError, Object
-from e2e.lab import Lab
+from e2e.lab import Lab, Node
 from e2e.lab.images import BASE
 from e2e.netns import Inside
 from e2e.traffic import deploy
@@ -63,7 +63,18 @@ class Trial:
     def start_traffic(self) -> None:
         """Put traffic on the lab, and return when every client holds all of its connections."""
         old = {pod["metadata"]["uid"] for pod in self._client_pods()}
-        self.kube.apply(*deploy.objects(BASE, replicas=len(self.lab.plan.nodes)))
+        servers, clients = deploy.objects(BASE, replicas=len(self.lab.plan.nodes))
+        self.kube.apply(*servers)
+        self.lab.rollout("deployment/web", deploy.NAMESPACE)
+        service = self.kube.get("Service", "web", deploy.NAMESPACE)
+        for node in self.lab.nodes:
+            for address in service["spec"]["clusterIPs"]:
+                until(
+                    f"{node.name} is served at {address}",
+                    lambda node=node, address=address: _served(node, address),  # type: ignore[misc]
+                    _TRAFFIC_UP_S,
+                )
+        self.kube.apply(*clients)
         for pod in self._client_pods():
             if pod["metadata"]["uid"] in old:  # of an earlier run, with another past
                 self.kube.delete("Pod", pod["metadata"]["name"], deploy.NAMESPACE, grace_s=0)
@@ -120,6 +131,20 @@ class Trial:
             f"{p['metadata']['name']} on {p['spec'].get('nodeName')}: {p['status'].get('phase')}"
             for p in pods
         ]
+
+
+def _served(node: Node, address: str) -> bool:
+    """Whether a node reaches a Service, asked from a port that no client will ever use.
+
+    A connection that nobody translates is remembered by the node for two minutes, and spoils whoever gets
+    its port meanwhile: so the clients begin only when there is somebody who translates.
+    """
+    script = (
+        "import random, socket, sys\n"
+        "socket.create_connection((sys.argv[1], 80), 2, (sys.argv[2], random.randrange(20000, 30000)))"
+    )
+    anywhere = "::" if ":" in address else "0.0.0.0"
+    return node.exec(["/usr/bin/python3", "-I", "-c", script, address, anywhere], check=False).returncode == 0
 
 
 def _started(collector: Collector) -> bool:

@@ -38,13 +38,14 @@ def program() -> Object:
     }
 
 
-def objects(image: str, replicas: int = 3) -> list[Object]:
-    """Everything that traffic needs from its start on, in an order in which it can be applied."""
-    first, *others = [item for item in _manifests(image) if not _is_late(item)]
-    for item in others:
+def objects(image: str, replicas: int = 3) -> tuple[list[Object], list[Object]]:
+    """What traffic needs from its start on: first what serves, then the clients."""
+    servers = [item for item in _manifests(image) if not _is_late(item) and item["kind"] != "DaemonSet"]
+    clients = [item for item in _manifests(image) if item["kind"] == "DaemonSet"]
+    for item in servers:
         if item["kind"] == "Deployment":
             item["spec"]["replicas"] = replicas
-    return [first, program(), *others]
+    return servers, [program(), *clients]
 
 
 def late(image: str) -> list[Object]:
