@@ -11,10 +11,12 @@ import pytest
 from handover_api.base import ConditionStatus, Rung
 from handover_api.proxymigration import Phase
 
+from e2e.kube import Object
 from e2e.lab import Node
 from e2e.lab.control import CONTROLLERS
 from e2e.migration import AGENT, NAMESPACE, OPERATOR, Migration
 from e2e.process import kill
+from e2e.trial import until
 
 pytestmark = pytest.mark.e2e
 
@@ -25,6 +27,16 @@ DOWN = (Rung.SERVING, Rung.SHADOW, Rung.STANDBY)
 
 def only(node: str) -> dict[str, str]:
     return {"kubernetes.io/hostname": node}
+
+
+def ready(pods: list[Object]) -> bool:
+    """Whether there are such pods, and every one is Ready and means to stay."""
+    return bool(pods) and all(
+        "deletionTimestamp" not in pod["metadata"]
+        and {"type": "Ready", "status": "True"}.items()
+        <= next((c for c in pod["status"].get("conditions", []) if c["type"] == "Ready"), {}).items()
+        for pod in pods
+    )
 
 
 def on_each_step(
@@ -70,6 +82,9 @@ def test_the_agents_pod_is_deleted_at_each_rung(migration: Migration) -> None:
     def nobody_brings_it_back() -> None:
         """While the node is alone with the datapath, the agent is away for some seconds."""
         node = migration.trial.lab.node("n2")
+        until(
+            "the agent that was deleted last has a successor", lambda: ready(migration.pods(AGENT, "n2")), 60
+        )
         node.stop_kubelet()
         try:
             assert sum(kill(migration.trial.lab, pod) for pod in migration.pods(AGENT, "n2")) > 0
