@@ -45,6 +45,8 @@ class Service(msgspec.Struct, frozen=True, gc=False):
     source_ranges: tuple[SourceRange, ...]
     affinity_timeout_s: int  # 0: no session affinity
     internal_local: bool  # internalTrafficPolicy: Local
+    external_local: bool = False  # externalTrafficPolicy: Local
+    health_check_node_port: int = 0  # only of a LoadBalancer with that policy
 
     @property
     def key(self) -> str:

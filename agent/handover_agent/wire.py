@@ -61,6 +61,8 @@ class _ServiceSpec(msgspec.Struct, rename="camel"):
     session_affinity: str = "None"
     session_affinity_config: _AffinityConfig | None = None
     internal_traffic_policy: str | None = None
+    external_traffic_policy: str | None = None
+    health_check_node_port: int = 0
     load_balancer_source_ranges: list[str] | None = None
 
 
@@ -124,6 +126,7 @@ def service_of(wire: WireService) -> Service:
     ours = labels is None or (labels.proxy_name is None and labels.headless is None)
     headless = spec.cluster_ip in ("", "None")
     balancer = wire.status.load_balancer if wire.status else None
+    external_local = spec.external_traffic_policy == "Local"
     affinity = 0
     if spec.session_affinity == "ClientIP":
         config = spec.session_affinity_config
@@ -149,6 +152,11 @@ def service_of(wire: WireService) -> Service:
         source_ranges=tuple(_source_range(text) for text in spec.load_balancer_source_ranges or ()),
         affinity_timeout_s=affinity,
         internal_local=spec.internal_traffic_policy == "Local",
+        external_local=external_local,
+        # As kube-proxy asks: the port counts for this type with this policy only.
+        health_check_node_port=(
+            spec.health_check_node_port if external_local and spec.type == "LoadBalancer" else 0
+        ),
     )
 
 

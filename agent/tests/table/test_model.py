@@ -84,3 +84,18 @@ def test_each_change_is_a_new_revision(model: Model) -> None:
     before = model.revision
     model.services_sink.put(service(ip="10.96.0.99"))
     assert model.revision > before
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "local", "port"),
+    [
+        ("LoadBalancer", "Local", True, 31000),
+        ("LoadBalancer", "Cluster", False, 0),
+        ("NodePort", "Local", True, 0),
+    ],
+)
+def test_a_health_check_node_port_counts_for_a_load_balancer_with_the_local_policy(
+    kind: str, policy: str, local: bool, port: int
+) -> None:
+    asked = service(type=kind, externalTrafficPolicy=policy, healthCheckNodePort=31000)
+    assert (asked.external_local, asked.health_check_node_port) == (local, port)
