@@ -1,24 +1,40 @@
-"""From one Service and its EndpointSlices to the frontends that local processes should find: a pure function.
+"""From one Service and its EndpointSlices to the frontends of this node: a pure function.
 
-The rules are kube-proxy's (its `topology.go` and `serviceport.go`), for connections that start on this node.
-That makes them simpler than the whole: external traffic policies do not apply to local sources (they use the
-Cluster set whatever the policy says), and a NodePort is a frontend on this node's own addresses only.
+The rules are kube-proxy's (its `serviceport.go` and nftables `proxier.go`):
 
-Where we leave something to the packet path on purpose:
+* A ClusterIP follows the internal policy. Whatever else is sent to it than its ports is refused.
+* NodePorts (on this node's own addresses only), load balancers' and external addresses always use the Cluster set for
+  what starts on this node. Their answers have to come back through this node, so packets are masqueraded, except under
+  the external policy Local: there, what arrives from outside has frontends of its own (scope EXTERNAL), with this
+  node's endpoints and the client's address.
+* Source ranges filter the load balancer's addresses, for every source.
 
-* a ClusterIP that is assigned to a local interface (NodeLocal DNSCache): the local listener is meant; * load
-balancer VIPs with source ranges that restrict: a socket's source address is not known before it connects, so
-nobody can say whether the range admits it. `unserved` reports such a Service.
+A ClusterIP that is assigned to a local interface (NodeLocal DNSCache) has no frontend: the local listener is meant.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
-from handover_agent.objects import Endpoint, Port, Service, Slice, is_ipv4
-from handover_agent.table import Backend, Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes, ip_text
+from handover_agent.endpoints import Candidate, cluster_set, local_set, usable
+from handover_agent.layout import LAYOUT
+from handover_agent.objects import Port, Service, Slice, is_ipv4
+from handover_agent.sources import admitted, restrict
+from handover_agent.table import (
+    Backend,
+    Entry,
+    FrontendFlags,
+    FrontendKey,
+    Prefix,
+    Protocol,
+    ip_bytes,
+    ip_text,
+)
 
 LOCALHOST = ip_bytes("127.0.0.1")
+NONE, REFUSE, DROP = FrontendFlags.NONE, FrontendFlags.REFUSE, FrontendFlags.DROP
+MASQUERADE = FrontendFlags.MASQUERADE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,121 +58,108 @@ class NodeInfo:
         object.__setattr__(self, "node_ports_at", tuple(sorted(set(_node_port_addresses(self)))))
 
 
+class Row(NamedTuple):
+    """A frontend as it is for what starts on this node, and for arrivals from outside where that differs."""
+
+    key: FrontendKey  # of scope INTERNAL
+    entry: Entry
+    external: Entry | None = None
+
+
 def compile_service(
     service: Service, slices: Collection[Slice], node: NodeInfo
-) -> tuple[tuple[tuple[FrontendKey, Entry], ...], int]:
+) -> tuple[tuple[Row, ...], int]:
     """The frontends of one Service, each once, ClusterIPs first; and how many of them are ClusterIPs.
 
     A Service that is not this datapath's (see `Service.skipped`) has none.
     """
     if service.skipped:
         return (), 0
-    cluster: dict[FrontendKey, Entry] = {}
-    other: dict[FrontendKey, Entry] = {}
+    cluster: dict[FrontendKey, Row] = {}
+    other: dict[FrontendKey, Row] = {}
     for ipv4 in (True, False):
         cluster_ip = next((a for a in service.cluster_ips if is_ipv4(a) is ipv4), None)
         if cluster_ip is None:
             continue  # without a ClusterIP of a family, nothing of that family exists
+        ranges = admitted(service, ipv4, node.primary_addresses) if restrict(service, ipv4) else None
         for port in service.ports:
             if port.protocol is None or not port.port:
                 continue
-            endpoints = _endpoints(service, port, port.protocol, slices, ipv4)
-            everywhere = _cluster_set(endpoints, node)
+            endpoints = usable(port, slices, ipv4)
+            everywhere = cluster_set(endpoints, node.name, node.zone)
             if cluster_ip not in node.local_addresses:
                 if service.internal_local:
-                    flags = FrontendFlags.DROP if endpoints else FrontendFlags.REFUSE
-                    entry = _entry(service, port, _local_set(endpoints, node), flags)
+                    when_empty = DROP if endpoints else REFUSE
+                    entry = _entry(service, port, local_set(endpoints, node.name), when_empty)
                 else:
-                    entry = _entry(service, port, everywhere, FrontendFlags.REFUSE)
-                cluster[FrontendKey(cluster_ip, port.port, port.protocol)] = entry
-            reached_by = list(_others(service, port, node, ipv4))
-            if reached_by:
-                entry = _entry(service, port, everywhere, FrontendFlags.REFUSE)
-                for address, number in reached_by:
-                    other.setdefault(FrontendKey(address, number, port.protocol), entry)
-    rows = cluster | {key: entry for key, entry in other.items() if key not in cluster} if other else cluster
-    return tuple(rows.items()), len(cluster)
+                    entry = _entry(service, port, everywhere, REFUSE)
+                key = FrontendKey(cluster_ip, port.port, port.protocol)
+                cluster[key] = Row(key, entry)
+            for row in _others(service, port, node, ipv4, endpoints, everywhere, ranges):
+                other.setdefault(row.key, row)
+        if cluster_ip not in node.local_addresses and service.ports:
+            key = FrontendKey(cluster_ip, 0, Protocol.ANY)
+            cluster[key] = Row(key, Entry((), f"{service.namespace}/{service.name}:/ANY", REFUSE))
+    rows = cluster | {key: row for key, row in other.items() if key not in cluster} if other else cluster
+    return tuple(rows.values()), len(cluster)
 
 
-def source_ranges_restrict(service: Service, ipv4: bool) -> bool:
-    """Whether loadBalancerSourceRanges keep anybody of this family out; a /0, or none of the family, does
-    not.
+def _others(
+    service: Service,
+    port: Port,
+    node: NodeInfo,
+    ipv4: bool,
+    endpoints: list[Candidate],
+    everywhere: list[Candidate],
+    ranges: tuple[Prefix, ...] | None,
+) -> Iterator[Row]:
+    """The frontends besides the ClusterIP. The load balancer's come first: where one address is that and an
+    external one, the ranges hold.
     """
-    ranges = [r for r in service.source_ranges if r.is_ipv4 is ipv4]
-    return bool(ranges) and not any(r.everything for r in ranges)
+    vips, ips = _of_family(service.load_balancer_vips, ipv4), _of_family(service.external_ips, ipv4)
+    at = _of_family(node.node_ports_at, ipv4) if port.node_port else []
+    if not (vips or ips or at) or port.protocol is None:
+        return
+    external: Entry | None = None
+    if service.external_local:
+        internal = _entry(service, port, everywhere, REFUSE)
+        local = local_set(endpoints, node.name)
+        external = _entry(service, port, local, DROP if endpoints else REFUSE)
+    else:
+        internal = _entry(service, port, everywhere, REFUSE, MASQUERADE)
+    if ranges is None:
+        for address in vips:
+            yield Row(FrontendKey(address, port.port, port.protocol), internal, external)
+    elif SOURCES_KNOWN:
+        filtered, filtered_external = _filtered(internal, ranges), external and _filtered(external, ranges)
+        for address in vips:
+            yield Row(FrontendKey(address, port.port, port.protocol), filtered, filtered_external)
+    for address in ips:
+        if SOURCES_KNOWN or ranges is None or address not in vips:
+            yield Row(FrontendKey(address, port.port, port.protocol), internal, external)
+    for address in at:
+        outside = None if address == LOCALHOST else external
+        yield Row(FrontendKey(address, port.node_port, port.protocol), internal, outside)
 
 
-def _others(service: Service, port: Port, node: NodeInfo, ipv4: bool) -> Iterator[tuple[bytes, int]]:
-    """The addresses and ports besides the ClusterIP."""
-    for address in service.external_ips:
-        if is_ipv4(address) is ipv4:
-            yield address, port.port
-    if not source_ranges_restrict(service, ipv4):
-        for address in service.load_balancer_vips:
-            if is_ipv4(address) is ipv4:
-                yield address, port.port
-    if port.node_port:
-        for address in node.node_ports_at:
-            if is_ipv4(address) is ipv4:
-                yield address, port.node_port
+SOURCES_KNOWN = LAYOUT >= 2
+"""Whether the programs know the flag SOURCES; those that do not must find no such frontend."""
 
 
-def _endpoints(
-    service: Service, port: Port, protocol: Protocol, slices: Collection[Slice], ipv4: bool
-) -> list[tuple[Endpoint, int]]:
-    """The usable endpoints of a Service port, joined by port name and protocol, each one once."""
-    found: dict[tuple[bytes, int], Endpoint] = {}
-    several = len(slices) > 1
-    for slice_ in slices:
-        for slice_port in slice_.ports:
-            if slice_port.name != port.name or slice_port.protocol is not protocol:
-                continue
-            for endpoint in slice_.endpoints:
-                if is_ipv4(endpoint.address) is ipv4:
-                    at = (endpoint.address, slice_port.port)
-                    if several and at in found:
-                        endpoint = _better(found[at], endpoint)  # noqa: PLW2901 - one of two sightings
-                    found[at] = endpoint
-    return [(endpoint, number) for (_, number), endpoint in found.items()]
-
-
-def _better(one: Endpoint, two: Endpoint) -> Endpoint:
-    """Which of two sightings of one endpoint counts (it is moving between slices): ready before terminating.
-
-    kube-proxy prefers the local one; both sightings are of one pod, so that this is decided by the node name
-    that one of them may still lack.
-    """
-    return max(one, two, key=lambda e: (bool(e.node), e.ready, e.node, e.zone_hints, e.node_hints))
-
-
-def _cluster_set(endpoints: list[tuple[Endpoint, int]], node: NodeInfo) -> list[tuple[Endpoint, int]]:
-    """The endpoints for the Cluster policy: ready ones that hints allow, else serving terminating ones."""
-    ready = [item for item in endpoints if item[0].ready]
-    if not ready:
-        return endpoints
-    if all(endpoint.node_hints for endpoint, _ in ready):
-        near = [item for item in ready if node.name in item[0].node_hints]
-        if near:
-            return near
-    if all(endpoint.zone_hints for endpoint, _ in ready):
-        near = [item for item in ready if node.zone in item[0].zone_hints]
-        if near:
-            return near
-    return ready
-
-
-def _local_set(endpoints: list[tuple[Endpoint, int]], node: NodeInfo) -> list[tuple[Endpoint, int]]:
-    """This node's endpoints: ready ones, else serving terminating ones; apart from the Cluster set."""
-    local = [item for item in endpoints if item[0].node == node.name]
-    return [item for item in local if item[0].ready] or local
+def _of_family(addresses: Iterable[bytes], ipv4: bool) -> list[bytes]:
+    return [address for address in addresses if is_ipv4(address) is ipv4]
 
 
 def _entry(
-    service: Service, port: Port, endpoints: Iterable[tuple[Endpoint, int]], when_empty: FrontendFlags
+    service: Service,
+    port: Port,
+    endpoints: Iterable[Candidate],
+    when_empty: FrontendFlags,
+    always: FrontendFlags = NONE,
 ) -> Entry:
     pairs = sorted({(endpoint.address, number) for endpoint, number in endpoints})
     assert port.protocol is not None  # noqa: S101 - the caller skipped such ports
-    flags = FrontendFlags.NONE if pairs else when_empty
+    flags = always if pairs else always | when_empty
     if service.affinity_timeout_s:
         flags |= FrontendFlags.AFFINITY
     return Entry(
@@ -165,6 +168,11 @@ def _entry(
         flags=flags,
         affinity_timeout_s=service.affinity_timeout_s,
     )
+
+
+def _filtered(entry: Entry, ranges: tuple[Prefix, ...]) -> Entry:
+    flags = entry.flags | FrontendFlags.SOURCES
+    return Entry(entry.backends, entry.service, flags, entry.affinity_timeout_s, ranges)
 
 
 def _node_port_addresses(node: NodeInfo) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
 1. Backends into regions that nobody points at.
 2. Frontends that exist are flipped to their new regions, each in one atomic update.
 3. Frontends that nobody wants go; their traffic is the packet path's from then on.
-4. New frontends come, with room made by the third step.
+4. New frontends come, with room made by the third step; refusals of what is at no port last, as they are
+   the least missed where there is no room.
 5. Regions that nobody points at any more rest.
 
 So no frontend ever points at a region that is unfinished, or that has become somebody else's.
@@ -64,14 +65,15 @@ def changes(
     """The difference, of all frontends or of `keys` only. `numbers` has a number for every wanted Service
     port.
     """
-    result = Changes()
+    result, refusals = Changes(), list[FrontendKey]()
     for key in keys if keys is not None else [*want, *(key for key in have if key not in want)]:
         held, entry = have.get(key), want.get(key)
         if entry is None:
             if held is not None:
                 result.deletes.append(key)
         elif held is None:
-            result.inserts.append(key)
+            (result.inserts if key.port else refusals).append(key)
         elif held.value.service_id != number(entry.service) or not held.serves(entry):
             result.flips.append(key)
+    result.inserts.extend(refusals)
     return result

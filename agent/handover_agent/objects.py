@@ -10,16 +10,21 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 import msgspec
 
-from handover_agent.table import Protocol
+from handover_agent.table import Prefix, Protocol
 
 V4_PREFIX = b"\0" * 10 + b"\xff\xff"
 
 
 class SourceRange(msgspec.Struct, frozen=True, gc=False):
-    """A CIDR of `loadBalancerSourceRanges`."""
+    """A CIDR of `loadBalancerSourceRanges`; `prefix` is None for one that does not parse, and admits nobody."""
 
     is_ipv4: bool
-    everything: bool  # a /0: no restriction at all
+    prefix: Prefix | None
+
+    @property
+    def everything(self) -> bool:
+        """Whether it is a /0: no restriction at all."""
+        return self.prefix is not None and self.prefix.bits == (96 if self.is_ipv4 else 0)
 
 
 class Port(msgspec.Struct, frozen=True, gc=False):

@@ -14,16 +14,20 @@ from typing import Protocol as Interface
 class Protocol(IntEnum):
     """IANA protocol numbers, as the datapath's keys have them."""
 
+    ANY = 0  # every protocol, at port 0: what is at no port of a ClusterIP
     TCP = 6
     UDP = 17
     SCTP = 132
 
 
 class Scope(IntEnum):
-    """From where a frontend is reached; one address may be a frontend in both with different backends."""
+    """From where a frontend is reached; one address may be a frontend in both with different backends.
 
-    INTERNAL = 0  # local processes and pods
-    EXTERNAL = 1  # arrivals from outside the node (the packet path)
+    What arrives from outside is looked up as EXTERNAL, then as INTERNAL, where a hit is always masqueraded.
+    """
+
+    INTERNAL = 0  # local processes, pods, and the node itself
+    EXTERNAL = 1  # arrivals from outside the node, where they are treated differently (the packet path)
 
 
 class FrontendFlags(IntFlag):
@@ -33,11 +37,16 @@ class FrontendFlags(IntFlag):
     REFUSE = 1  # no endpoint anywhere: ECONNREFUSED (or left to the stack before kernel 5.18)
     DROP = 2  # a Local policy without a local endpoint: a time-out, as kube-proxy does
     AFFINITY = 4  # session affinity ClientIP
+    MASQUERADE = 8  # packets to its backends get the node's address as source; sockets take no notice
+    SOURCES = 16  # only for sources in the map `sources`, others are dropped; sockets leave it to the packets
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class FrontendKey:
-    """An address, port and protocol at which a Service is reached. `address` has 16 bytes; IPv4 is v4-mapped."""
+    """An address, port and protocol at which a Service is reached. `address` has 16 bytes; IPv4 is v4-mapped.
+
+    Port 0 with Protocol.ANY stands for all that is not a frontend of that address.
+    """
 
     address: bytes
     port: int
@@ -46,7 +55,8 @@ class FrontendKey:
 
     def __str__(self) -> str:
         host = ip_text(self.address)
-        return f"{self.protocol.name}/{f'[{host}]' if ':' in host else host}:{self.port}"
+        text = f"{self.protocol.name}/{f'[{host}]' if ':' in host else host}:{self.port}"
+        return text if self.scope is Scope.INTERNAL else f"{text} from outside"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,6 +71,18 @@ class Backend:
         return f"{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Prefix:
+    """Addresses that begin with the same `bits` of 128 (for IPv4, v4-mapped, that is 96 more than people write)."""
+
+    address: bytes
+    bits: int
+
+    def __str__(self) -> str:
+        host = ip_text(self.address)
+        return f"{host}/{self.bits if ':' in host else self.bits - 96}"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a frontend should do: its backends (sorted, no duplicates), flags, and the Service port it comes from."""
@@ -69,6 +91,7 @@ class Entry:
     service: str  # "namespace/name:portName/PROTOCOL", the identity that affinity is keyed by
     flags: FrontendFlags = FrontendFlags.NONE
     affinity_timeout_s: int = 0
+    sources: tuple[Prefix, ...] = ()  # with SOURCES: who may connect (sorted, no duplicates)
 
 
 Table = Mapping[FrontendKey, Entry]

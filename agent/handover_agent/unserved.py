@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from handover_api.base import Feature
 
-from handover_agent.compile import source_ranges_restrict
 from handover_agent.objects import Service
+from handover_agent.sources import restrict
 from handover_agent.table import Protocol, ip_text
 
 
@@ -46,7 +46,7 @@ def unserved(service: Service) -> list[Unserved]:
     if service.load_balancer_vips:
         vips = _some([ip_text(address) for address in service.load_balancer_vips])
         restricted = any(
-            source_ranges_restrict(service, ipv4) for ipv4 in (True, False)
+            restrict(service, ipv4) for ipv4 in (True, False)
         )  # then local processes lose it too
         whom = "connections from outside and from pods" if restricted else "connections from outside"
         add(

@@ -2,16 +2,17 @@
 
 Two Services may claim one frontend (two externalIPs, or an externalIP that is somebody's ClusterIP). Who gets
 it must be the same on every node, in every order of events and after every restart: a ClusterIP, which the
-API server gives out once, goes before everything else; then the older Service; then the name.
+API server gives out once, goes before everything else; then the older Service; then the name. Whoever has a
+frontend has it for arrivals from outside too: one Service's policy never applies to another one's backends.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from handover_agent.compile import NodeInfo, compile_service
+from handover_agent.compile import NodeInfo, Row, compile_service
 from handover_agent.model import Model
 from handover_agent.objects import Service, Slice
-from handover_agent.table import Entry, FrontendKey, Table
+from handover_agent.table import Entry, FrontendKey, Scope, Table
 
 Delta = Mapping[FrontendKey, Entry | None]
 
@@ -29,7 +30,7 @@ class WantedTable:
         self._node = node
         self._table: dict[FrontendKey, Entry] = {}
         self._claims: dict[str, _Claims] = {}
-        self._contested: dict[FrontendKey, dict[str, Entry]] = {}  # where more than one Service claims
+        self._contested: dict[FrontendKey, dict[str, Row]] = {}  # where more than one Service claims
         self._delta: dict[FrontendKey, Entry | None] = {}
 
     @property
@@ -65,28 +66,29 @@ class WantedTable:
         rows, cluster_ips = compile_service(service, slices, self._node) if service else ((), 0)
         old = self._claims.pop(name, None)
         if rows and service is not None:
-            self._claims[name] = _Claims(service.created, cluster_ips, tuple(key for key, _ in rows))
-        fresh = dict(rows)
+            self._claims[name] = _Claims(service.created, cluster_ips, tuple(row.key for row in rows))
         if old is not None:
+            fresh = {row.key for row in rows}
             for key in old.keys:
                 if key not in fresh:
                     self._settle(key, name, None)
-        for key, entry in fresh.items():
-            self._settle(key, name, entry)
+        for row in rows:
+            self._settle(row.key, name, row)
 
-    def _settle(self, key: FrontendKey, name: str, entry: Entry | None) -> None:
-        """`name` claims `key` with this entry, or (None) no longer does: who has it now?"""
+    def _settle(self, key: FrontendKey, name: str, row: Row | None) -> None:
+        """`name` claims `key` with this row, or (None) no longer does: who has it now?"""
         holder = self._table.get(key)
         contest = self._contested.get(key)
-        if contest is None and holder is not None and _owner(holder) != name and entry is not None:
-            contest = self._contested[key] = {_owner(holder): holder}
+        if contest is None and holder is not None and _owner(holder) != name and row is not None:
+            held = Row(key, holder, self._table.get(_external(key)))
+            contest = self._contested[key] = {_owner(holder): held}
         if contest is None:
-            self._set(key, entry)
+            self._set(key, row)
             return
-        if entry is None:
+        if row is None:
             contest.pop(name, None)
         else:
-            contest[name] = entry
+            contest[name] = row
         winner = min(contest, key=lambda claimant: self._rank(claimant, key))
         self._set(key, contest[winner])
         if len(contest) == 1:
@@ -96,12 +98,29 @@ class WantedTable:
         claims = self._claims[name]
         return key not in claims.keys[: claims.cluster_ips], claims.created, name
 
-    def _set(self, key: FrontendKey, entry: Entry | None) -> None:
-        if entry is None:
-            if self._table.pop(key, None) is not None:
-                self._delta[key] = None
-        elif self._table.get(key) != entry:
+    def _set(self, key: FrontendKey, row: Row | None) -> None:
+        before = self._table.get(key)
+        if row is not None:
+            self._put(key, row.entry)
+            if row.external is not None:
+                self._put(_external(key), row.external)
+                return
+        elif before is not None:
+            self._drop(key)
+        if before is not None:
+            self._drop(_external(key))
+
+    def _put(self, key: FrontendKey, entry: Entry) -> None:
+        if self._table.get(key) != entry:
             self._table[key] = self._delta[key] = entry
+
+    def _drop(self, key: FrontendKey) -> None:
+        if self._table.pop(key, None) is not None:
+            self._delta[key] = None
+
+
+def _external(key: FrontendKey) -> FrontendKey:
+    return FrontendKey(key.address, key.port, key.protocol, Scope.EXTERNAL)
 
 
 def _owner(entry: Entry) -> str:

@@ -19,9 +19,9 @@ from handover_agent.objects import (
     address_bytes,
     is_ipv4,
 )
-from handover_agent.table import Protocol
+from handover_agent.table import Prefix, Protocol, ip_bytes
 
-_PROTOCOLS = {protocol.name: protocol for protocol in Protocol}
+_PROTOCOLS = {protocol.name: protocol for protocol in Protocol if protocol is not Protocol.ANY}
 
 
 class _Labels(msgspec.Struct):
@@ -210,5 +210,7 @@ def _source_range(text: str) -> SourceRange:
     try:
         network = ip_network(cidr, strict=False)
     except ValueError:
-        return SourceRange(is_ipv4=":" not in cidr, everything=False)
-    return SourceRange(is_ipv4=network.version == 4, everything=network.prefixlen == 0)
+        return SourceRange(is_ipv4=":" not in cidr, prefix=None)
+    is_ipv4 = network.version == 4
+    address = ip_bytes(str(network.network_address))
+    return SourceRange(is_ipv4, Prefix(address, network.prefixlen + (96 if is_ipv4 else 0)))

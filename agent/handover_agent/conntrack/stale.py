@@ -33,9 +33,9 @@ def serving(model: Model, node: NodeInfo) -> dict[FrontendKey, frozenset[Backend
     for name, service in model.services.items():
         if not any(port.protocol is Protocol.UDP for port in service.ports):
             continue
-        anywhere = replace(service, internal_local=False, source_ranges=())
+        anywhere = replace(service, internal_local=False, external_local=False, source_ranges=())
         rows, _ = compile_service(anywhere, [_all_ready(each) for each in model.slices(name)], node)
-        for key, entry in rows:
+        for key, entry, _ in rows:
             if key.protocol is Protocol.UDP:
                 found[key] = found.get(key, frozenset()) | frozenset(entry.backends)
     return found

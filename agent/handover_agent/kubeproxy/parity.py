@@ -3,8 +3,8 @@
 Rules are not compared as text: each frontend is pushed through them (`trace_*`), and what comes out is
 compared. Only what both are responsible for is compared. These are no differences:
 
-* what the packet path will serve: external scope, and SCTP;
-* load balancer addresses with loadBalancerSourceRanges that our table leaves to the packet path;
+* what only the packet path serves: arrivals from outside, and SCTP;
+* what is at no port of a ClusterIP, which kube-proxy refuses in one mode and passes over in the other;
 * ClusterIPs that are assigned to an interface of this node (NodeLocal DNSCache), which the table leaves
 alone;
 * NodePorts on loopback addresses, which kube-proxy serves in one mode and not in the other.
@@ -55,7 +55,7 @@ def compare(
     differences: list[str] = []
     node_ports_seen: set[tuple[int, Protocol, bool]] = set()
     for key, entry in table.items():
-        if key.scope is not Scope.INTERNAL or key.protocol is Protocol.SCTP:
+        if key.scope is not Scope.INTERNAL or key.protocol in (Protocol.SCTP, Protocol.ANY):
             continue
         node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
         answer = rules.get(key)

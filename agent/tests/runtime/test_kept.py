@@ -90,7 +90,7 @@ async def test_after_filling_changes_follow_by_themselves_with_their_names(rig: 
     await rig.list_all()
     await rig.kept.fill()
     assert rig.maps.lookup(WEB) is not None
-    assert list(rig.names.read().values()) == ["default/web:http/TCP"]
+    assert sorted(rig.names.read().values()) == ["default/web:/ANY", "default/web:http/TCP"]
     rig.endpoints("10.244.0.5", "10.244.1.6")
     await until(lambda: len(rig.maps.lookup(WEB) or []) == 2)
     await until(lambda: rig.kept.sync.in_sync)
@@ -126,7 +126,7 @@ async def test_once_closed_nothing_is_written_any_more(rig: Rig) -> None:
     rig.maps.delete_frontends([WEB])
     rig.endpoints("10.244.1.6")
     await until(lambda: not rig.model.dirty)
-    assert rig.maps.read_frontends() == {}
+    assert WEB not in rig.maps.read_frontends()
     assert rig.maps.closed == 1
     assert rig.names.read() == {}
     assert await rig.kept.verify() == []

@@ -5,7 +5,7 @@ SERVICE PORTNAME:PORT[/PROTOCOL] ADDRESS[@NODE][:ready|:terminating|:notready][~
 NAMESPACE/NAME node NAME [zone=Z] [local=IP,..] [primary=IP,..] [nodePorts=CIDR,..] [localhost=no] maps
 frontends=N backends=N       new, empty maps (and a new agent) sync | changes | retry            what was
 written, deleted, failed verify                            the differences that were found table
-what a program finds in the maps unserved                          what is reported restart | wait SECONDS |
+what a program finds in the maps (not what is at no port) unserved   what is reported restart | wait SECONDS |
 fail OPERATION [after=N] [times=N] [key=FRONTEND] | heal | tamper delete|empty FRONTEND
 
 Fields of a service: type, external, lb, lbProxy, ranges, affinity (seconds), itp, etp, created, label. With
@@ -120,7 +120,7 @@ class Scenario:
         yield from self.reconciler.verify() or ["nothing"]
 
     def do_table(self) -> Iterator[str]:
-        for key in sorted(self.maps.frontends):
+        for key in sorted(key for key in self.maps.frontends if key.port):
             value = self.maps.frontends[key]
             words = [str(backend) for backend in self.maps.lookup(key) or ()]
             words += [flag.name or "" for flag in FrontendFlags if flag in value.flags and flag.value]

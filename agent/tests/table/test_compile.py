@@ -1,11 +1,13 @@
 """What a Service and its EndpointSlices become on a node, rule by rule of the behaviour contract."""
 
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from handover_agent import compile as compiling
 from handover_agent.compile import NodeInfo, compile_service
 from handover_agent.objects import Service, Slice
-from handover_agent.table import Entry, FrontendFlags, ip_bytes
+from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes
 from tests.fakes.objects import endpoint_json, service, slice_
 
 pytestmark = pytest.mark.unit
@@ -20,11 +22,29 @@ NODE = NodeInfo(
 )
 
 
+REST = FrontendKey(ip_bytes("10.96.0.10"), 0, Protocol.ANY)
+"""What is at no port of the ClusterIP that `service` has."""
+CLUSTER, LOCAL = FrontendFlags.MASQUERADE, FrontendFlags.NONE
+
+
+@pytest.fixture(autouse=True)
+def programs_that_know_source_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layout 2 has them."""
+    monkeypatch.setattr(compiling, "SOURCES_KNOWN", True)
+
+
 def compiled(thing: Service, *slices: Slice, node: NodeInfo = NODE) -> dict[str, Entry]:
+    """What starts on the node finds, without the refusals of what is at no port."""
     rows, _ = compile_service(thing, slices, node)
-    result = {str(key): entry for key, entry in rows}
+    result = {str(row.key): row.entry for row in rows}
     assert len(result) == len(rows), "a frontend was compiled twice"
-    return result
+    return {text: entry for text, entry in result.items() if not text.startswith("ANY/")}
+
+
+def from_outside(thing: Service, *slices: Slice, node: NodeInfo = NODE) -> dict[str, Entry]:
+    """What arrivals from outside find, where that differs."""
+    rows, _ = compile_service(thing, slices, node)
+    return {str(row.key): row.external for row in rows if row.external is not None}
 
 
 def landing(thing: Service, *slices: Slice, node: NodeInfo = NODE) -> dict[str, list[str]]:
@@ -366,6 +386,13 @@ def balancer(ingress: list[dict[str, Any]], **kwargs: Any) -> Service:
     return service(type="LoadBalancer", ingress=ingress, **kwargs)
 
 
+def sources(thing: Service, name: str) -> list[str]:
+    """Who may connect to a frontend that says that not everybody may; from inside and outside the same."""
+    entry = compiled(thing)[name]
+    assert FrontendFlags.SOURCES in entry.flags
+    return [str(prefix) for prefix in entry.sources]
+
+
 class TestLoadBalancersAndExternalIPs:
     @pytest.mark.parametrize(
         ("ingress", "served"),
@@ -384,7 +411,7 @@ class TestLoadBalancersAndExternalIPs:
         assert found == {f"TCP/{address}:80" for address in served}
 
     @pytest.mark.parametrize(
-        ("ranges", "served"),
+        ("ranges", "everybody"),
         [
             (["10.0.0.0/8"], False),
             (["0.0.0.0/0"], True),
@@ -402,11 +429,50 @@ class TestLoadBalancersAndExternalIPs:
             "nonsense",
         ],
     )
-    def test_source_ranges_that_restrict_leave_the_vip_to_the_packet_path(
-        self, ranges: list[str], served: bool
+    def test_source_ranges_that_restrict_are_told_to_the_datapath(
+        self, ranges: list[str], everybody: bool
     ) -> None:
         thing = balancer([{"ip": "203.0.113.7"}], loadBalancerSourceRanges=ranges)
-        assert ("TCP/203.0.113.7:80" in compiled(thing)) is served
+        flags = compiled(thing)["TCP/203.0.113.7:80"].flags
+        assert (FrontendFlags.SOURCES not in flags) is everybody
+
+    def test_whoever_is_in_a_range_is_let_in_and_ranges_that_do_not_parse_let_nobody_in(self) -> None:
+        ranges = ["10.0.0.0/8", " 192.0.2.0/24 ", "10.0.0.0/8", "2001:db8::/32", "nonsense"]
+        thing = balancer([{"ip": "203.0.113.7"}], loadBalancerSourceRanges=ranges)
+        assert sources(thing, "TCP/203.0.113.7:80") == ["10.0.0.0/8", "192.0.2.0/24"]
+        nobody = balancer([{"ip": "203.0.113.7"}], loadBalancerSourceRanges=["nonsense"])
+        assert sources(nobody, "TCP/203.0.113.7:80") == []
+
+    def test_where_the_node_is_let_in_its_connections_with_the_vip_as_source_are_too(self) -> None:
+        thing = balancer(
+            [{"ip": "203.0.113.7"}, {"ip": "203.0.113.8"}], loadBalancerSourceRanges=["192.168.0.0/24"]
+        )
+        assert sources(thing, "TCP/203.0.113.7:80") == ["192.168.0.0/24", "203.0.113.7/32", "203.0.113.8/32"]
+
+    def test_each_family_has_its_own_ranges(self) -> None:
+        thing = balancer(
+            [{"ip": "203.0.113.7"}, {"ip": "2001:db8::7"}],
+            ip=["10.96.0.10", "fd00:10:96::10"],
+            loadBalancerSourceRanges=["2001:db8:5::/48", "::/0", "10.0.0.0/8"],
+        )
+        assert sources(thing, "TCP/203.0.113.7:80") == ["10.0.0.0/8"]
+        assert FrontendFlags.SOURCES not in compiled(thing)["TCP/[2001:db8::7]:80"].flags
+
+    def test_a_wide_range_of_ipv6_lets_nobody_of_ipv4_in(self) -> None:
+        thing = balancer(
+            [{"ip": "2001:db8::7"}], ip="fd00:10:96::10", loadBalancerSourceRanges=["::/1", "fe00::/8"]
+        )
+        found = [ip_network(text) for text in sources(thing, "TCP/[2001:db8::7]:80")]
+        assert not any(ip_address("::ffff:10.1.1.1") in network for network in found)
+        for address in ("::1", "2001:db8::1", "::fffe:1", "::1:0:0:1", "7fff::1", "fe00::1"):
+            assert any(ip_address(address) in network for network in found), address
+        assert not any(ip_address("8000::1") in network for network in found)
+
+    def test_an_address_that_is_both_external_and_the_balancers_is_filtered(self) -> None:
+        thing = balancer(
+            [{"ip": "203.0.113.7"}], loadBalancerSourceRanges=["10.0.0.0/8"], externalIPs=["203.0.113.7"]
+        )
+        assert sources(thing, "TCP/203.0.113.7:80") == ["10.0.0.0/8"]
 
     def test_source_ranges_do_not_filter_node_ports_and_external_ips(self) -> None:
         thing = balancer(
@@ -415,7 +481,9 @@ class TestLoadBalancersAndExternalIPs:
             externalIPs=["198.51.100.1"],
             ports=[{"name": "http", "port": 80, "nodePort": 30080}],
         )
-        assert {"TCP/198.51.100.1:80", "TCP/192.168.0.1:30080"} < set(compiled(thing))
+        found = compiled(thing)
+        for name in ("TCP/198.51.100.1:80", "TCP/192.168.0.1:30080", "TCP/10.96.0.10:80"):
+            assert (found[name].flags & FrontendFlags.SOURCES, found[name].sources) == (0, ())
 
     def test_external_ips_are_frontends_of_their_family(self) -> None:
         thing = service(externalIPs=["198.51.100.1", "2001:db8::1", "010.1.2.3", "nonsense"])
@@ -426,6 +494,119 @@ class TestLoadBalancersAndExternalIPs:
         assert set(compiled(thing)) == {"TCP/10.96.0.10:80", "TCP/203.0.113.7:80"}
 
 
+EVERY_WAY: dict[str, Any] = {
+    "type": "LoadBalancer",
+    "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+    "ingress": [{"ip": "203.0.113.7"}],
+    "externalIPs": ["198.51.100.1"],
+}
+AT_NODE = ["TCP/10.244.1.1:30080", "TCP/192.168.0.1:30080"]
+IN = ["TCP/198.51.100.1:80", "TCP/203.0.113.7:80", *AT_NODE]
+"""Where arrivals from outside reach `service(**EVERY_WAY)`."""
+
+
+class TestArrivalsFromOutside:
+    def test_under_the_cluster_policy_they_are_treated_as_others_and_all_are_masqueraded(self) -> None:
+        thing, slices = service(**EVERY_WAY), web(endpoint_json("10.244.1.2", "a"))
+        assert from_outside(thing, slices) == {}
+        found = compiled(thing, slices)
+        assert {name: entry.flags for name, entry in found.items()} == {
+            "TCP/10.96.0.10:80": FrontendFlags.NONE,
+            "TCP/127.0.0.1:30080": CLUSTER,
+            **dict.fromkeys(IN, CLUSTER),
+        }
+
+    def test_under_the_local_policy_they_find_this_nodes_endpoints_and_keep_their_address(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        slices = web(endpoint_json("10.244.1.2", "a"), endpoint_json("10.244.2.2", "b"))
+        found = from_outside(thing, slices)
+        assert sorted(found) == sorted(IN)
+        for entry in found.values():
+            assert ([str(b) for b in entry.backends], entry.flags) == (["10.244.1.2:8080"], LOCAL)
+        inside = compiled(thing, slices)
+        for name in IN:
+            assert len(inside[name].backends) == 2
+            assert inside[name].flags == LOCAL, "pods keep their address too"
+
+    def test_they_never_come_to_loopback(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        assert "TCP/127.0.0.1:30080" in compiled(thing)
+        assert "TCP/127.0.0.1:30080" not in from_outside(thing)
+
+    def test_a_cluster_ip_has_no_external_policy(self) -> None:
+        thing = service(externalTrafficPolicy="Local")
+        assert from_outside(thing, web(endpoint_json("10.244.2.2", "b"))) == {}
+
+    def test_under_the_local_policy_without_a_local_endpoint_they_are_dropped(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        found = from_outside(thing, web(endpoint_json("10.244.2.2", "b")))
+        assert {(entry.backends, entry.flags) for entry in found.values()} == {((), FrontendFlags.DROP)}
+
+    def test_under_the_local_policy_without_any_endpoint_they_are_refused(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        for slices in ([], [web(endpoint_json("10.244.1.2", "a", ready=False))]):
+            found = from_outside(thing, *slices)
+            assert sorted(found) == sorted(IN)
+            assert {entry.flags for entry in found.values()} == {FrontendFlags.REFUSE}
+
+    def test_the_local_set_falls_back_to_terminating_endpoints_while_others_are_ready_elsewhere(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        slices = web(
+            endpoint_json("10.244.1.2", "a", ready=False, serving=True, terminating=True),
+            endpoint_json("10.244.2.2", "b"),
+        )
+        at = "TCP/192.168.0.1:30080"
+        assert [str(b) for b in from_outside(thing, slices)[at].backends] == ["10.244.1.2:8080"]
+        assert [str(b) for b in compiled(thing, slices)[at].backends] == ["10.244.2.2:8080"]
+
+    def test_the_cluster_set_falls_back_though_no_endpoint_is_local(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        slices = web(endpoint_json("10.244.2.2", "b", ready=False, serving=True, terminating=True))
+        at = "TCP/192.168.0.1:30080"
+        assert from_outside(thing, slices)[at].flags == FrontendFlags.DROP
+        assert [str(b) for b in compiled(thing, slices)[at].backends] == ["10.244.2.2:8080"]
+
+    def test_hints_hold_for_the_cluster_set_only(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local")
+        slices = web(
+            endpoint_json("10.244.1.2", "a", zones=["z2"]), endpoint_json("10.244.2.2", "b", zones=["z1"])
+        )
+        at = "TCP/192.168.0.1:30080"
+        assert [str(b) for b in from_outside(thing, slices)[at].backends] == ["10.244.1.2:8080"]
+        assert [str(b) for b in compiled(thing, slices)[at].backends] == ["10.244.2.2:8080"]
+
+    def test_source_ranges_hold_for_them_too(self) -> None:
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local", loadBalancerSourceRanges=["10.0.0.0/8"])
+        found = from_outside(thing, web(endpoint_json("10.244.1.2", "a")))
+        assert {name for name, entry in found.items() if entry.flags & FrontendFlags.SOURCES} == {
+            "TCP/203.0.113.7:80"
+        }
+        assert [str(p) for p in found["TCP/203.0.113.7:80"].sources] == ["10.0.0.0/8"]
+
+
+class TestPortsThatAreNone:
+    def test_what_is_at_no_port_of_a_cluster_ip_is_refused(self) -> None:
+        rows, cluster_ips = compile_service(service(), [web(endpoint_json("10.244.1.2"))], NODE)
+        (rest,) = [row for row in rows if row.key == REST]
+        assert rest.entry == Entry((), "default/web:/ANY", FrontendFlags.REFUSE)
+        assert (rest.external, cluster_ips) == (None, 2)
+
+    def test_each_family_has_its_refusal(self) -> None:
+        rows, _ = compile_service(service(ip=["10.96.0.10", "fd00:10:96::10"]), [], NODE)
+        assert [str(row.key) for row in rows if not row.key.port] == [
+            "ANY/10.96.0.10:0",
+            "ANY/[fd00:10:96::10]:0",
+        ]
+
+    def test_other_addresses_of_a_service_have_none(self) -> None:
+        rows, _ = compile_service(service(**EVERY_WAY), [], NODE)
+        assert [row.key for row in rows if not row.key.port] == [REST]
+
+    def test_a_cluster_ip_on_a_local_interface_has_none(self) -> None:
+        node = NodeInfo("a", local_addresses=frozenset({ip_bytes("10.96.0.10")}))
+        assert compile_service(service(), [], node) == ((), 0)
+
+
 class TestAffinity:
     def test_client_ip_affinity_has_its_timeout_on_all_frontends_of_the_port(self) -> None:
         thing = service(
@@ -434,7 +615,7 @@ class TestAffinity:
             externalIPs=["198.51.100.1"],
         )
         for entry in compiled(thing, web(endpoint_json("10.244.1.2"))).values():
-            assert (entry.flags, entry.affinity_timeout_s) == (FrontendFlags.AFFINITY, 60)
+            assert (entry.flags & ~CLUSTER, entry.affinity_timeout_s) == (FrontendFlags.AFFINITY, 60)
             assert entry.service == "default/web:http/TCP"
 
     def test_a_timeout_that_is_not_given_is_three_hours(self) -> None:

@@ -1,11 +1,13 @@
 """The table of a whole cluster: the same in whatever order events came, and one owner for each frontend."""
 
+from typing import Any
+
 import pytest
 from handover_agent.compile import NodeInfo
 from handover_agent.model import Model, NotListed
 from handover_agent.objects import Service, Slice
 from handover_agent.table import Entry, FrontendKey, ip_bytes
-from handover_agent.wanted import WantedTable, compile_table
+from handover_agent.wanted import Delta, WantedTable, compile_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.objects import endpoint_json, service, slice_
@@ -26,6 +28,11 @@ def owners(wanted: WantedTable) -> dict[str, str]:
     return {str(key): entry.service.partition(":")[0] for key, entry in wanted.table.items()}
 
 
+def told(delta: Delta) -> dict[str, Entry | None]:
+    """What changed, without the refusals of what is at no port."""
+    return {str(key): entry for key, entry in delta.items() if key.port}
+
+
 @pytest.mark.parametrize("missing", ["Services", "EndpointSlices"])
 def test_nothing_is_compiled_before_both_kinds_were_listed(missing: str) -> None:
     model = Model()
@@ -44,7 +51,7 @@ def test_a_refresh_tells_what_changed_and_nothing_else() -> None:
         [service(), service("default/two", "10.96.0.11")], [slice_(endpoints=[endpoint_json("10.1.1.1")])]
     )
     wanted = WantedTable(NODE)
-    assert {str(key) for key in wanted.refresh(model)} == {"TCP/10.96.0.10:80", "TCP/10.96.0.11:80"}
+    assert told(wanted.refresh(model)).keys() == {"TCP/10.96.0.10:80", "TCP/10.96.0.11:80"}
     assert wanted.refresh(model) == {}
     model.slices_sink.put(slice_(endpoints=[endpoint_json("10.1.1.2")]))
     ((key, entry),) = wanted.refresh(model).items()
@@ -52,7 +59,41 @@ def test_a_refresh_tells_what_changed_and_nothing_else() -> None:
     assert entry is not None
     assert [str(backend) for backend in entry.backends] == ["10.1.1.2:8080"]
     model.services_sink.remove(service("default/two", "10.96.0.11"))
-    assert {str(key): entry for key, entry in wanted.refresh(model).items()} == {"TCP/10.96.0.11:80": None}
+    delta = wanted.refresh(model)
+    assert {str(key): entry for key, entry in delta.items()} == {
+        "TCP/10.96.0.11:80": None,
+        "ANY/10.96.0.11:0": None,
+    }
+
+
+def test_a_policy_that_is_switched_adds_and_removes_what_is_for_arrivals_from_outside() -> None:
+    external = {"externalIPs": ["198.51.100.1"]}
+    model, wanted = listed([service(**external)]), WantedTable(NODE)
+    wanted.refresh(model)
+    model.services_sink.put(service(**external, externalTrafficPolicy="Local"))
+    assert told(wanted.refresh(model)).keys() == {"TCP/198.51.100.1:80", "TCP/198.51.100.1:80 from outside"}
+    model.services_sink.put(service(**external))
+    assert told(wanted.refresh(model))["TCP/198.51.100.1:80 from outside"] is None
+    model.services_sink.put(service(**external, externalTrafficPolicy="Local"))
+    wanted.refresh(model)
+    model.services_sink.remove(service())
+    wanted.refresh(model)
+    assert wanted.table == {}
+
+
+def test_who_has_a_frontend_has_it_from_outside_too() -> None:
+    external: dict[str, Any] = {"externalIPs": ["198.51.100.1"]}
+    old = service("z/old", "10.96.0.1", created="2025-01-01T00:00:00Z", **external)
+    new = service("a/new", "10.96.0.2", externalTrafficPolicy="Local", **external)
+    for order in ([old, new], [new, old]):
+        wanted = WantedTable(NODE)
+        for each in order:
+            wanted.update(each.key, each, [])
+        assert "TCP/198.51.100.1:80 from outside" not in owners(wanted)
+        wanted.update("z/old", None, [])
+        assert owners(wanted)["TCP/198.51.100.1:80 from outside"] == "a/new"
+        wanted.update("z/old", old, [])
+        assert "TCP/198.51.100.1:80 from outside" not in owners(wanted)
 
 
 def test_the_older_of_two_services_gets_a_frontend_that_both_claim() -> None:
@@ -123,15 +164,17 @@ def test_a_change_of_the_node_compiles_all_again() -> None:
 
 names = st.sampled_from(["a/x", "a/y", "b/x"])
 services = st.builds(
-    lambda name, ip, external, year, local: service(
+    lambda name, ip, external, year, local, from_outside: service(
         name, f"10.96.0.{ip}", created=f"{year}-01-01T00:00:00Z", externalIPs=external,
         internalTrafficPolicy="Local" if local else "Cluster",
+        externalTrafficPolicy="Local" if from_outside else "Cluster",
         ports=[{"name": "http", "port": 80, "nodePort": 30000 + ip}],
     ),
     names,
     st.integers(1, 3),
     st.lists(st.sampled_from(["198.51.100.1", "198.51.100.2", "10.96.0.1", "10.96.0.2"]), max_size=2),
     st.integers(2024, 2026),
+    st.booleans(),
     st.booleans(),
 )  # fmt: skip
 slices = st.builds(
@@ -176,7 +219,7 @@ def test_whatever_the_order_of_events_the_kept_table_is_the_one_compiled_from_no
             continue
         for key, entry in wanted.refresh(model).items():
             if entry is None:
-                del followed[key]
+                followed.pop(key, None)  # it may have come and gone between two looks
             else:
                 followed[key] = entry
         assert wanted.table == compile_table(model, NODE)
