@@ -7,6 +7,7 @@ on the same tables, and a slow iptables-save keeps nobody else waiting.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,7 +61,10 @@ class KernelDatapath:
     async def load(self) -> None:
         state = await self._thread(self._datapath.state)
         if not state.loaded or state.version != loader.version():
+            began = time.monotonic()
             await self._thread(self._datapath.load, self._frontends, self._backends)
+            took = round(time.monotonic() - began, 3)
+            log.info("programs loaded", extra={"version": loader.version(), "seconds": took})
 
     async def attach(self) -> None:
         await self._thread(self._datapath.attach)

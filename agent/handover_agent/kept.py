@@ -7,6 +7,7 @@ the maps are not there (Standby) it only keeps the table, so that parity and pro
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -109,11 +110,15 @@ class KeptTable:
         if missing:
             raise Waiting(missing)
         async with self._lock:
+            began, first = time.monotonic(), self._reconciler is None
             if self._reconciler is None:
                 self._maps = await self._call(self._open_maps)
                 self._reconciler = Reconciler(self._maps)
             self._wanted.refresh(self._model)
             self._note(await self._call(self._reconciler.sync, dict(self._wanted.table)))
+            if first:
+                counts = {"frontends": self.sync.frontends, "backends": self.sync.backends}
+                log.info("maps filled", extra={**counts, "seconds": round(time.monotonic() - began, 3)})
             await self._write_names()
 
     async def verify(self) -> list[str]:

@@ -157,7 +157,7 @@ class Reflector(Generic[T]):
 
     async def _list(self) -> None:
         objects: list[T] = []
-        kind, follow = self._kind, ""
+        kind, follow, began = self._kind, "", self._clock()
         while True:
             raw = await self._client.page(kind.resource, follow, kind.params, kind.namespace)
             page = _decode(_PAGE, raw)
@@ -172,6 +172,8 @@ class Reflector(Generic[T]):
         self._version = page.metadata.resource_version
         self._backoff.reset()
         self._healthy()
+        took = round(self._clock() - began, 3)
+        log.info("listed", extra={"resource": kind.resource.text(), "objects": len(objects), "seconds": took})
         self.synced.set()
 
     async def _watch(self) -> None:
