@@ -77,3 +77,31 @@ def changes(
             result.flips.append(key)
     result.inserts.extend(refusals)
     return result
+
+
+def tell(
+    found: Changes, have: Mapping[FrontendKey, Held], want: Table, number: Callable[[str], int]
+) -> list[str]:
+    """A difference, one readable line for each frontend."""
+    return [
+        *(f"{key} is missing: {want[key].service}" for key in found.inserts),
+        *(f"{key} is not wanted by any Service" for key in found.deletes),
+        *(f"{key} {_unlike(have[key], want[key], number)}" for key in found.flips),
+    ]
+
+
+def _unlike(held: Held, entry: Entry, number: Callable[[str], int]) -> str:
+    if held.region is not None and held.region.backends is None:
+        return "points at a region that is another one's, or none"
+    has = held.region.backends if held.region and held.region.backends else ()
+    if has != entry.backends:
+        return f"has backends [{_join(has)}] instead of [{_join(entry.backends)}]"
+    value = held.value
+    return (
+        f"has flags {value.flags!r}, affinity {value.affinity_timeout_s} s, number {value.service_id} "
+        f"instead of {entry.flags!r}, {entry.affinity_timeout_s} s, {number(entry.service)}"
+    )
+
+
+def _join(backends: Iterable[Backend]) -> str:
+    return " ".join(str(backend) for backend in backends)

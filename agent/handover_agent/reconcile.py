@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from handover_agent.diff import Held, Region, changes
+from handover_agent.admission import Admission, is_filtered
+from handover_agent.diff import Held, Region, changes, tell
 from handover_agent.held import Holdings
 from handover_agent.identity import Identities
 from handover_agent.regions import GRACE_S, RegionsResting
-from handover_agent.table import Backend, Entry, FrontendKey, FrontendValue, MapFull, Maps, Table
+from handover_agent.table import Entry, FrontendFlags, FrontendKey, FrontendValue, MapFull, Maps, Table
 from handover_agent.writing import Batch
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Reconciler:
         self._held = Holdings(maps, clock, grace_s)
         self._read = False  # whether `_held` is what the kernel has
         self._identities = Identities()
+        self._admission = Admission(maps, self._identities.number)
         self._want: dict[FrontendKey, Entry] = {}
         self._failures: dict[FrontendKey, Failure] = {}
         self._lock = threading.Lock()
@@ -84,6 +86,11 @@ class Reconciler:
         return self._held.regions.used
 
     @property
+    def sources(self) -> int:
+        """Rows of source ranges in the kernel."""
+        return self._admission.rows
+
+    @property
     def failures(self) -> Mapping[FrontendKey, Failure]:
         """The frontends that are not as wanted, and why."""
         return dict(self._failures)
@@ -102,20 +109,24 @@ class Reconciler:
             self._failures = {k: f for k, f in self._failures.items() if self._want.get(k) == wanted.get(k)}
             self._want = dict(wanted)
             self._ensure_read()
+            self._admission.expect(self._want)
             now = self._clock()
             waiting = {key for key, failure in self._failures.items() if failure.due > now}
             keys = [*self._want, *(key for key in self._held.frontends if key not in self._want)]
-            return self._write([key for key in keys if key not in waiting] if waiting else keys)
+            return self._write(
+                [key for key in keys if key not in waiting] if waiting else keys, self._admission.strangers()
+            )
 
     def sync_changes(self, delta: Mapping[FrontendKey, Entry | None]) -> SyncReport:
         """Change the wanted table by this much (None: not wanted any more). Raises OSError as `sync` does."""
         with self._lock:
             for key, entry in delta.items():
                 self._failures.pop(key, None)
-                if entry is None:
-                    self._want.pop(key, None)
-                else:
+                before = self._want.pop(key, None)
+                if entry is not None:
                     self._want[key] = entry
+                if self._read:
+                    self._admission.change(key, before, entry)
             self._ensure_read()
             return self._write([*delta, *self._due()])
 
@@ -128,35 +139,27 @@ class Reconciler:
         with self._lock:
             self._ensure_read()
             self._held.recheck()
+            self._admission.read()
             found = changes(self._held.frontends, self._want, self._identities.number)
             differences = [
-                *(f"{key} is missing: {self._want[key].service}" for key in found.inserts),
-                *(f"{key} is not wanted by any Service" for key in found.deletes),
-                *(f"{key} {self._unlike(key)}" for key in found.flips),
+                *tell(found, self._held.frontends, self._want, self._identities.number),
+                *self._admission.differences(self._identities.names()),
             ]
             if differences:
                 self._failures = {}
-                self._write([*found.flips, *found.deletes, *found.inserts])
+                filtered = [key for key, entry in self._want.items() if is_filtered(entry)]
+                self._write(
+                    [*found.flips, *found.deletes, *found.inserts, *filtered], self._admission.strangers()
+                )
             return differences
-
-    def _unlike(self, key: FrontendKey) -> str:
-        held, entry = self._held.frontends[key], self._want[key]
-        if held.region is not None and held.region.backends is None:
-            return "points at a region that is another one's, or none"
-        has = held.region.backends if held.region and held.region.backends else ()
-        if has != entry.backends:
-            return f"has backends [{_join(has)}] instead of [{_join(entry.backends)}]"
-        value, number = held.value, self._identities.number(entry.service)
-        return (
-            f"has flags {value.flags!r}, affinity {value.affinity_timeout_s} s, number {value.service_id} "
-            f"instead of {entry.flags!r}, {entry.affinity_timeout_s} s, {number}"
-        )
 
     def _ensure_read(self) -> None:
         if not self._read:
             self._held.read()
+            self._admission.read()
             self._read = True
             self._adopt_identities()
+            self._admission.expect(self._want)
 
     def _adopt_identities(self) -> None:
         for key, held in self._held.frontends.items():
@@ -168,12 +171,25 @@ class Reconciler:
         now = self._clock()
         return [key for key, failure in self._failures.items() if failure.due <= now]
 
-    def _write(self, keys: Collection[FrontendKey]) -> SyncReport:
-        todo = changes(self._held.frontends, self._want, self._identities.number, keys)
+    def _write(self, keys: Collection[FrontendKey], strangers: Collection[int] = ()) -> SyncReport:
+        """Write these, and remove the source ranges of `strangers`."""
         tries = {key: failure.tries for key, failure in self._failures.items()}
         for key in keys:
             self._failures.pop(key, None)
         batch = Batch(self._maps, self._held)
+        filtered = {k: entry for k in keys if (entry := self._want.get(k)) is not None and is_filtered(entry)}
+        numbers = {
+            *strangers,
+            *self._asking(keys),
+            *(self._identities.number(e.service) for e in filtered.values()),
+        }
+        batch.failed |= self._admission.admit(filtered)
+        todo = changes(
+            self._held.frontends,
+            self._want,
+            self._identities.number,
+            [key for key in keys if key not in batch.failed] if batch.failed else keys,
+        )
         fresh: list[Region] = []
         flips = self._prepare(todo.flips, fresh, tries)
         inserts = self._prepare(todo.inserts, fresh, tries)
@@ -185,6 +201,9 @@ class Reconciler:
         written = batch.put(flips)
         deleted = batch.delete(todo.deletes)
         written += batch.put(inserts)
+        if numbers:
+            in_force = self._asking([*batch.failed, *self._failures])
+            batch.failed |= self._admission.dismiss(numbers, in_force)
         for key, reason in batch.failed.items():
             self._fail(key, reason, tries.get(key, 0))
         if batch.blind:
@@ -192,6 +211,11 @@ class Reconciler:
         if len(self._identities) > 2 * len(self._want) + 64:
             self._identities.keep({entry.service for entry in self._want.values()})
         return self._report(written, deleted)
+
+    def _asking(self, keys: Iterable[FrontendKey]) -> set[int]:
+        """The numbers by which these frontends, as they are in the kernel, ask for source ranges."""
+        held = [self._held.frontends.get(key) for key in keys]
+        return {h.value.service_id for h in held if h is not None and h.value.flags & FrontendFlags.SOURCES}
 
     def _prepare(
         self, keys: list[FrontendKey], new: list[Region], tries: Mapping[FrontendKey, int]
@@ -240,7 +264,3 @@ class Reconciler:
             {key: failure.reason for key, failure in self._failures.items()},
             max(0.0, due - self._clock()),
         )
-
-
-def _join(backends: Iterable[Backend]) -> str:
-    return " ".join(str(backend) for backend in backends)

@@ -4,7 +4,7 @@
 maps' side writes the difference. Everything here is pure; the kernel is behind the `Maps` protocol.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -108,8 +108,19 @@ class FrontendValue:
     affinity_timeout_s: int = 0
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """A row of the map `sources`: these addresses may connect to the frontends of that Service port."""
+
+    service_id: int
+    prefix: Prefix
+
+
 class Maps(Interface):
-    """The kernel's frontends and backends. Calls raise `MapFull` or `OSError`; a batch may have been written in part."""
+    """The kernel's frontends, backends and source ranges.
+
+    Calls raise `MapFull` or `OSError`; a batch may have been written in part.
+    """
 
     @property
     def frontend_capacity(self) -> int: ...
@@ -120,6 +131,9 @@ class Maps(Interface):
     def delete_frontends(self, keys: Iterable[FrontendKey]) -> None: ...
     def read_backends(self, offset: int, count: int) -> list[Backend]: ...
     def write_backends(self, offset: int, backends: Sequence[Backend]) -> None: ...
+    def read_sources(self) -> set[Source]: ...
+    def write_sources(self, rows: Collection[Source]) -> None: ...
+    def delete_sources(self, rows: Collection[Source]) -> None: ...
 
 
 class MapFull(Exception):

@@ -5,11 +5,11 @@ such changes and may end in the middle, deleting what is not there is no error. 
 both to that.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import EIO
 
-from handover_agent.table import Backend, FrontendKey, FrontendValue, MapFull
+from handover_agent.table import Backend, FrontendKey, FrontendValue, MapFull, Source
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Fault:
     written.
     """
 
-    operation: str  # write_frontends, delete_frontends, write_backends, read_frontends, read_backends
+    operation: str  # read_, write_ or delete_ and frontends, backends or sources
     after: int = 0
     times: int = 1
     key: FrontendKey | None = None
@@ -30,8 +30,10 @@ class FakeMaps:
 
     frontend_capacity: int = 65536
     backend_capacity: int = 262144
+    source_capacity: int = 1024
     frontends: dict[FrontendKey, FrontendValue] = field(default_factory=dict)
     array: dict[int, Backend] = field(default_factory=dict)
+    sources: set[Source] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     on_write: Callable[[], None] = lambda: None
     writes: int = 0  # single writes of all kinds, so that "writes nothing" can be shown
@@ -68,6 +70,26 @@ class FakeMaps:
         for index, backend in enumerate(backends, start=offset):
             self._single("write_backends")
             self.array[index] = backend
+            self.on_write()
+
+    def read_sources(self) -> set[Source]:
+        self._call("read_sources")
+        return set(self.sources)
+
+    def write_sources(self, rows: Collection[Source]) -> None:
+        self._call("write_sources")
+        for row in rows:
+            self._single("write_sources")
+            if row not in self.sources and len(self.sources) >= self.source_capacity:
+                raise MapFull("sources", self.source_capacity, len(self.sources | set(rows)))
+            self.sources.add(row)
+            self.on_write()
+
+    def delete_sources(self, rows: Collection[Source]) -> None:
+        self._call("delete_sources")
+        for row in rows:
+            self._single("delete_sources")
+            self.sources.discard(row)
             self.on_write()
 
     def lookup(self, key: FrontendKey) -> list[Backend] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from handover_agent.bpffs import Pins
-from handover_agent.layout import Sizes, map_specs
+from handover_agent.layout import LAYOUT, Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.reconcile import Reconciler
 from handover_agent.table import (
@@ -20,15 +20,17 @@ from handover_agent.table import (
     FrontendValue,
     MapFull,
     Maps,
+    Prefix,
     Protocol,
     Scope,
+    Source,
     ip_bytes,
 )
 from tests.fakes.clock import Clock
 from tests.fakes.maps import FakeMaps
 from tests.table.wanting import backend, entry, key
 
-FRONTENDS, BACKENDS = 64, 256
+FRONTENDS, BACKENDS, SOURCES = 64, 256, 32
 A, B, C = key("10.96.0.1"), key("10.96.0.2"), key("10.96.0.3")
 
 
@@ -51,7 +53,7 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def maps(request: pytest.FixtureRequest) -> Iterator[Maps]:
     """Empty maps of FRONTENDS and BACKENDS entries."""
     if request.param == "fake":
-        yield FakeMaps(frontend_capacity=FRONTENDS, backend_capacity=BACKENDS)
+        yield FakeMaps(frontend_capacity=FRONTENDS, backend_capacity=BACKENDS, source_capacity=SOURCES)
         return
     pins = Pins(request.getfixturevalue("bpffs") / "handover")
     with pins.locked():
@@ -81,11 +83,13 @@ def test_new_maps_are_empty_and_tell_their_size(maps: Maps) -> None:
         key("10.96.0.1", 65535, Protocol.UDP),
         key("10.96.0.1", 1, Protocol.SCTP),
         FrontendKey(A.address, 80, Protocol.TCP, Scope.EXTERNAL),
+        FrontendKey(A.address, 0, Protocol.ANY),
     ],
     ids=str,
 )
 def test_a_frontend_is_read_back_as_written(maps: Maps, frontend: FrontendKey) -> None:
-    value = FrontendValue(7, 3, 0xFFFFFFFE, FrontendFlags.AFFINITY | FrontendFlags.REFUSE, 86400)
+    flags = FrontendFlags.AFFINITY | FrontendFlags.REFUSE | FrontendFlags.MASQUERADE | FrontendFlags.SOURCES
+    value = FrontendValue(7, 3, 0xFFFFFFFE, flags, 86400)
     maps.write_frontends({frontend: value})
     assert maps.read_frontends() == {frontend: value}
 
@@ -162,6 +166,53 @@ def test_a_full_map_still_lets_frontends_change_and_go(maps: Maps) -> None:
     maps.delete_frontends([second])
     maps.write_frontends({A: FrontendValue(0, 0, 1)})
     assert A in maps.read_frontends()
+
+
+def source(number: int, address: str, bits: int) -> Source:
+    return Source(number, Prefix(ip_bytes(address), bits))
+
+
+@pytest.fixture
+def with_sources(request: pytest.FixtureRequest) -> None:
+    if LAYOUT < 2 and request.node.callspec.params["maps"] == "kernel":
+        pytest.skip("the kernel's map comes with layout 2")
+
+
+ROWS = {
+    source(1, "10.0.0.0", 104),
+    source(1, "10.0.0.0", 112),
+    source(1, "10.1.2.3", 128),
+    source(0xFFFFFFFF, "10.0.0.0", 104),
+    source(7, "2001:db8::", 32),
+    source(7, "::", 1),
+}
+
+
+@pytest.mark.usefixtures("with_sources")
+def test_source_ranges_are_read_back_as_written_each_once(maps: Maps) -> None:
+    assert maps.read_sources() == set()
+    maps.write_sources(ROWS)
+    maps.write_sources(sorted(ROWS))
+    assert maps.read_sources() == ROWS
+
+
+@pytest.mark.usefixtures("with_sources")
+def test_one_source_range_goes_and_a_wider_and_a_narrower_one_stay(maps: Maps) -> None:
+    maps.write_sources(ROWS)
+    gone = [source(1, "10.0.0.0", 112), source(2, "10.0.0.0", 112)]
+    maps.delete_sources(gone)
+    assert maps.read_sources() == ROWS - set(gone)
+
+
+@pytest.mark.usefixtures("with_sources")
+def test_a_full_map_of_source_ranges_says_so(maps: Maps) -> None:
+    with pytest.raises(
+        MapFull, match=f"sources is full: it holds {SOURCES} entries, {SOURCES + 8} are wanted"
+    ):
+        maps.write_sources([source(n + 1, "10.0.0.0", 104) for n in range(SOURCES + 8)])
+    assert len(maps.read_sources()) == SOURCES
+    maps.delete_sources(maps.read_sources())
+    maps.write_sources(ROWS)
 
 
 def test_the_reconciler_works_with_them(maps: Maps) -> None:

@@ -1,9 +1,21 @@
 """The reconciler makes the maps hold what is wanted, whatever fails on the way."""
 
+from dataclasses import replace
+
 import pytest
 from handover_agent.identity import candidates
 from handover_agent.reconcile import Reconciler
-from handover_agent.table import Backend, Entry, FrontendFlags, FrontendKey, FrontendValue, Table
+from handover_agent.table import (
+    Backend,
+    Entry,
+    FrontendFlags,
+    FrontendKey,
+    FrontendValue,
+    Prefix,
+    Source,
+    Table,
+    ip_bytes,
+)
 from tests.fakes.clock import Clock
 from tests.fakes.maps import FakeMaps, Fault
 from tests.table.wanting import backend, entry, key
@@ -374,4 +386,138 @@ class TestDamageFoundAtStart:
         clock.advance(2.0)
         assert (report if report.in_sync else reconciler.retry()).in_sync
         assert holds(maps, table)
+        assert reconciler.verify() == []
+
+
+TEN, NET = Prefix(ip_bytes("10.0.0.0"), 104), Prefix(ip_bytes("192.0.2.0"), 120)
+OPEN = entry("10.1.1.1:80", service="a/vip:p/TCP")
+
+
+def filtered(*prefixes: Prefix, at: str = "10.1.1.1:80", service: str = "a/vip:p/TCP") -> Entry:
+    return replace(entry(at, service=service, flags=FrontendFlags.SOURCES), sources=tuple(sorted(prefixes)))
+
+
+class TestSourceRanges:
+    @pytest.fixture(autouse=True)
+    def nobody_asks_for_ranges_that_are_not_there(self, maps: FakeMaps) -> None:
+        """At every single write, whatever a frontend asks for is there to be found."""
+        self.must: dict[FrontendKey, set[Prefix]] = {}
+
+        def look() -> None:
+            for frontend, value in maps.frontends.items():
+                if value.flags & FrontendFlags.SOURCES:
+                    found = {row.prefix for row in maps.sources if row.service_id == value.service_id}
+                    assert self.must.get(frontend, set()) <= found
+
+        maps.on_write = look
+
+    def rows(self, maps: FakeMaps) -> set[Prefix]:
+        return {row.prefix for row in maps.sources}
+
+    def test_they_are_written_before_a_frontend_asks_for_them(
+        self, maps: FakeMaps, reconciler: Reconciler
+    ) -> None:
+        self.must = {A: {TEN, NET}}
+        assert reconciler.sync({A: filtered(TEN, NET), B: entry()}).in_sync
+        (number,) = {row.service_id for row in maps.sources}
+        assert maps.frontends[A].service_id == number
+        assert self.rows(maps) == {TEN, NET}
+        assert reconciler.sources == 2
+
+    def test_what_stays_in_a_changed_list_is_there_all_the_time(
+        self, maps: FakeMaps, reconciler: Reconciler
+    ) -> None:
+        other = Prefix(ip_bytes("172.16.0.0"), 108)
+        self.must = {A: {TEN}}
+        reconciler.sync({A: filtered(TEN, NET)})
+        assert reconciler.sync_changes({A: filtered(TEN, other)}).in_sync
+        assert self.rows(maps) == {TEN, other}
+
+    @pytest.mark.parametrize(
+        "after", [OPEN, None, entry(service="b/vip:p/TCP")], ids=["open", "gone", "another's"]
+    )
+    def test_they_go_after_the_last_frontend_that_asks(
+        self, maps: FakeMaps, reconciler: Reconciler, after: Entry | None
+    ) -> None:
+        self.must = {A: {TEN}, B: {TEN}}
+        reconciler.sync({A: filtered(TEN), B: filtered(TEN)})
+        reconciler.sync_changes({A: after})
+        assert self.rows(maps) == {TEN}
+        reconciler.sync_changes({B: after})
+        assert self.rows(maps) == set()
+
+    def test_a_service_port_has_those_of_both_families(self, maps: FakeMaps, reconciler: Reconciler) -> None:
+        wide, six = Prefix(ip_bytes("2001:db8::"), 32), key("2001:db8::7")
+        self.must = {A: {TEN}, six: {wide}}
+        reconciler.sync({A: filtered(TEN), six: filtered(wide, at="fd00::1:80")})
+        assert self.rows(maps) == {TEN, wide}
+        reconciler.sync_changes({six: None})
+        assert self.rows(maps) == {TEN}
+
+    def test_without_them_the_frontend_stays_as_it_was_and_others_do_not_suffer(
+        self, maps: FakeMaps, reconciler: Reconciler, clock: Clock
+    ) -> None:
+        self.must = {A: {TEN}, B: {NET}}
+        reconciler.sync({A: OPEN})
+        maps.source_capacity = 1
+        report = reconciler.sync_changes({A: filtered(TEN), B: filtered(NET, service="a/b:p/TCP")})
+        assert report.failed == {
+            B: "source ranges could not be written: map sources is full: it holds 1 entries, 2 are wanted"
+        }
+        assert maps.frontends.keys() == {A}
+        maps.source_capacity = 9
+        clock.advance(report.retry_in_s or 0)
+        assert reconciler.retry().in_sync
+        assert self.rows(maps) == {TEN, NET}
+
+    def test_ranges_that_could_not_be_removed_are_named_and_tried_again(
+        self, maps: FakeMaps, reconciler: Reconciler, clock: Clock
+    ) -> None:
+        self.must = {A: {TEN}}
+        reconciler.sync({A: filtered(TEN, NET)})
+        maps.faults.append(Fault("delete_sources"))
+        report = reconciler.sync_changes({A: filtered(TEN)})
+        assert "source ranges could not be removed" in report.failed[A]
+        clock.advance(report.retry_in_s or 0)
+        assert reconciler.retry().in_sync
+        assert self.rows(maps) == {TEN}
+
+    @pytest.mark.parametrize("operation", ["write_frontends", "delete_frontends"])
+    def test_they_stay_while_a_frontend_that_asks_for_them_could_not_be_changed(
+        self, maps: FakeMaps, reconciler: Reconciler, clock: Clock, operation: str
+    ) -> None:
+        self.must = {A: {TEN}}
+        reconciler.sync({A: filtered(TEN)})
+        maps.faults.append(Fault(operation, times=9))
+        report = reconciler.sync_changes({A: OPEN if operation == "write_frontends" else None})
+        assert A in report.failed
+        assert self.rows(maps) == {TEN}
+        maps.faults.clear()
+        clock.advance(report.retry_in_s or 0)
+        assert reconciler.retry().in_sync
+        assert self.rows(maps) == set()
+
+    def test_a_restarted_agent_writes_nothing_and_prunes_what_nobody_wants(
+        self, maps: FakeMaps, reconciler: Reconciler, clock: Clock
+    ) -> None:
+        self.must = {A: {TEN}}
+        reconciler.sync({A: filtered(TEN), B: filtered(NET, service="a/b:p/TCP")})
+        before = maps.writes
+        again = Reconciler(maps, clock)
+        again.sync({A: filtered(TEN), B: filtered(NET, service="a/b:p/TCP")})
+        assert maps.writes == before
+        Reconciler(maps, clock).sync({A: filtered(TEN)})
+        assert self.rows(maps) == {TEN}
+
+    def test_verify_repairs_them(self, maps: FakeMaps, reconciler: Reconciler) -> None:
+        self.must = {A: set()}
+        reconciler.sync({A: filtered(TEN)})
+        number = maps.frontends[A].service_id
+        maps.sources = {Source(number, NET), Source(5, NET)}
+        assert reconciler.verify() == [
+            "source range 192.0.2.0/24 of number 5 is not wanted",
+            "source range 10.0.0.0/8 of a/vip:p/TCP is missing",
+            "source range 192.0.2.0/24 of a/vip:p/TCP is not wanted",
+        ]
+        assert maps.sources == {Source(number, TEN)}
         assert reconciler.verify() == []
