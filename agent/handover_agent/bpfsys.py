@@ -49,6 +49,7 @@ class Command(IntEnum):
 class ProgramType(IntEnum):
     """enum bpf_prog_type."""
 
+    SCHED_CLS = 3
     CGROUP_SOCK = 9
     CGROUP_SOCK_ADDR = 18
 

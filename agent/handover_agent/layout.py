@@ -12,8 +12,8 @@ from importlib import resources
 from handover_agent.bpfmap import MapType
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, Scope
 
-LAYOUT = 1
-COUNTERS_ROOM = 64  # consts.h
+LAYOUT = 2
+COUNTERS_ROOM = 128  # consts.h
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a replaced value's memory is not at once another key's
 _ENDPOINT = struct.Struct("=16s2s2x")
@@ -22,6 +22,9 @@ _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
 _INDEX = struct.Struct("=I")
 _SETTINGS = struct.Struct("=I4x")
+_SOURCE = struct.Struct("=I4s16s")
+_SOURCE_ID_BITS = 32
+_CLIENT = struct.Struct("=Q")
 _REVERSE_PROTOCOL = struct.Struct("=40xI")
 _COUNTER = re.compile(r'^COUNTER\((\w+),\s*"([^"]*)"\)$', re.MULTILINE)
 
@@ -40,12 +43,19 @@ class MapSpec:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many entries the maps hold: frontends, slots for backends, sockets, affinity entries."""
+    """How many entries the maps hold: frontends, slots for backends, sockets, affinity entries; flows of the
+    packet path (two entries for each), datagrams in pieces, prefixes that may use a load balancer, pods'
+    addresses.
+    """
 
     frontends: int = 65_536
     backends: int = 262_144
     sockets: int = 65_536
     affinity: int = 65_536
+    flows: int = 131_072
+    fragments: int = 8_192
+    sources: int = 65_536
+    clients: int = 4_096
 
 
 def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
@@ -58,8 +68,12 @@ def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec("reverse", lru, 32, 44, sizes.sockets),
         MapSpec("forward", lru, 32, 24, sizes.sockets),
         MapSpec("sockets", lru, 8, _ENDPOINT.size, sizes.sockets),
-        MapSpec("affinity", lru, 16, 32, sizes.affinity),
+        MapSpec("affinity", lru, 24, 32, sizes.affinity),
         MapSpec("counters", MapType.PERCPU_ARRAY, 4, 8, COUNTERS_ROOM),
+        MapSpec("flows", lru, 40, 48, sizes.flows),
+        MapSpec("fragments", lru, 40, 32, sizes.fragments),
+        MapSpec("sources", MapType.LPM_TRIE, _SOURCE.size, 4, sizes.sources, _NO_PREALLOC),
+        MapSpec("clients", MapType.HASH, 16, 8, sizes.clients, _NO_PREALLOC),
     )
 
 
@@ -111,6 +125,22 @@ def pack_settings(accepting: bool) -> bytes:
 def unpack_settings(raw: bytes) -> bool:
     """Whether new connections are accepted."""
     return bool(_SETTINGS.unpack(raw)[0])
+
+
+def pack_source(service_id: int, address: bytes, prefix_bits: int) -> bytes:
+    """struct source_key; `prefix_bits` counts in the 16 bytes (an IPv4 /24 is 120)."""
+    return _SOURCE.pack(_SOURCE_ID_BITS + prefix_bits, service_id.to_bytes(4, "big"), address)
+
+
+def unpack_source(raw: bytes) -> tuple[int, bytes, int]:
+    """The inverse of `pack_source`."""
+    bits, service_id, address = _SOURCE.unpack(raw)
+    return int.from_bytes(service_id, "big"), address, bits - _SOURCE_ID_BITS
+
+
+def pack_client(netns_cookie: int) -> bytes:
+    """The value of a pod's address in the map of clients."""
+    return _CLIENT.pack(netns_cookie)
 
 
 def sum_counter(raw: bytes) -> int:

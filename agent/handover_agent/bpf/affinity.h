@@ -6,7 +6,8 @@
  * In the socket path the client is the network namespace: a socket that connects has no source address yet, and
  * keying by the address it has (0.0.0.0) would pin the whole node to one backend. A pod is one namespace, so that
  * is the same as ClientIP for pods; all processes in the node's own namespace are one client, which has one
- * address as well in nearly every case.
+ * address as well in nearly every case. The packet path sees addresses: `clients` says which of them are a
+ * namespace's, so that a pod stays with its backend whichever path it takes.
  */
 #ifndef HANDOVER_AFFINITY_H
 #define HANDOVER_AFFINITY_H
@@ -16,10 +17,18 @@
 
 #define NS_PER_S 1000000000ULL
 
-static __always_inline int affinity_backend(
-	const struct frontend *frontend, __u64 client, struct choice *choice)
+/* A namespace as a client. No address looks like this: a cookie counts from 1, in the machine's byte order. */
+static __always_inline struct address client_of_namespace(__u64 cookie)
 {
-	struct affinity_key key = {.netns_cookie = client, .service_id = frontend->service_id};
+	struct address client = {.word = {cookie, cookie >> 32, 0, 0}};
+
+	return client;
+}
+
+static __always_inline int affinity_backend(
+	const struct frontend *frontend, const struct address *client, struct choice *choice)
+{
+	struct affinity_key key = {.client = *client, .service_id = frontend->service_id};
 	struct affinity *entry = map_lookup(AFFINITY, &key);
 	__u64 now = now_ns();
 
@@ -44,9 +53,9 @@ static __always_inline int affinity_backend(
 }
 
 static __always_inline void remember_affinity(
-	const struct frontend *frontend, __u64 client, const struct choice *choice)
+	const struct frontend *frontend, const struct address *client, const struct choice *choice)
 {
-	struct affinity_key key = {.netns_cookie = client, .service_id = frontend->service_id};
+	struct affinity_key key = {.client = *client, .service_id = frontend->service_id};
 	struct affinity entry = {
 		.last_used_ns = now_ns(), .backend = choice->backend, .index = choice->index};
 

@@ -15,16 +15,30 @@ enum map_number {
 	MAP_SOCKETS = 5,
 	MAP_AFFINITY = 6,
 	MAP_COUNTERS = 7,
+	MAP_FLOWS = 8,
+	MAP_FRAGMENTS = 9,
+	MAP_SOURCES = 10,
+	MAP_CLIENTS = 11,
 };
 
 /* table.Protocol */
-enum protocol { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
+enum protocol { PROTOCOL_ANY = 0, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_SCTP = 132 };
 
 /* table.Scope */
 enum scope { SCOPE_INTERNAL = 0, SCOPE_EXTERNAL = 1 };
 
 /* table.FrontendFlags */
-enum frontend_flags { FRONTEND_REFUSE = 1, FRONTEND_DROP = 2, FRONTEND_AFFINITY = 4 };
+enum frontend_flags {
+	FRONTEND_REFUSE = 1,
+	FRONTEND_DROP = 2,
+	FRONTEND_AFFINITY = 4,
+	FRONTEND_MASQUERADE = 8, /* flows of the packet path get the node's address as their source */
+	FRONTEND_SOURCES =
+		16, /* only sources in the map of that name may; the socket path cannot know them */
+};
+
+/* marks.py: bits of a packet's mark, which the static nft table acts on. */
+enum mark { MARK_MASQUERADE = 0x10000, MARK_OURS = 0x20000, MARK_REFUSE = 0x40000 };
 
 enum counter {
 #define COUNTER(name, text) COUNT_##name,
@@ -34,7 +48,7 @@ enum counter {
 };
 
 /* The map of counters has room for names yet to come, so that a newer version can go on using it. */
-#define COUNTERS_ROOM 64
+#define COUNTERS_ROOM 128
 
 /* Steps of the binary search in a region: enough for 2^16 - 1 backends; the verifier wants it constant. */
 #define SEARCH_STEPS 16

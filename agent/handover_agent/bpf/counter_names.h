@@ -31,3 +31,4 @@ COUNTER(error_backend_family, "Calls to a frontend whose backend is of the other
 COUNTER(error_reverse_not_written, "Calls left alone because the reverse entry could not be written")
 COUNTER(error_forward_not_written, "Datagrams whose choice of backend could not be remembered")
 COUNTER(error_affinity_not_written, "Connections whose affinity entry could not be written")
+COUNTER(sources_left, "Calls to a load balancer that admits some sources only, left to the packet path")

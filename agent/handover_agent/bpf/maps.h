@@ -9,8 +9,12 @@
  *   reverse    LRU hash        reverse_key -> reverse       connect, sendmsg       recvmsg, getpeername, agent (count)
  *   forward    LRU hash        forward_key -> forward       connect, sendmsg (UDP) connect, sendmsg
  *   sockets    LRU hash        cookie -> endpoint           connect, sendmsg       sock_release
- *   affinity   LRU hash        affinity_key -> affinity     connect, sendmsg       connect, sendmsg
+ *   affinity   LRU hash        affinity_key -> affinity     selection              selection
  *   counters   per-CPU array   enum counter -> u64          programs               agent
+ *   flows      LRU hash        flow_key -> flow             packet path            packet path, agent
+ *   fragments  LRU hash        fragment_key -> fragment     packet path            packet path
+ *   sources    LPM trie        source_key -> u32 (unused)   agent                  packet path
+ *   clients    hash            address -> netns cookie      agent                  packet path
  *
  * A region of `backends` never changes while a frontend points at it: the agent writes a new region, then the
  * frontend in one update, and uses the old region again only after a grace period.
@@ -30,6 +34,10 @@
 #define SOCKETS   MAP(MAP_SOCKETS)
 #define AFFINITY  MAP(MAP_AFFINITY)
 #define COUNTERS  MAP(MAP_COUNTERS)
+#define FLOWS     MAP(MAP_FLOWS)
+#define FRAGMENTS MAP(MAP_FRAGMENTS)
+#define SOURCES   MAP(MAP_SOURCES)
+#define CLIENTS   MAP(MAP_CLIENTS)
 
 static __always_inline void count(enum counter which)
 {

@@ -14,6 +14,7 @@ enum verdict {
 	KEPT,   /* the backend chosen earlier still belongs to the frontend */
 	LEAVE,  /* leave the destination alone */
 	REFUSE, /* answer with ECONNREFUSED */
+	DROP,   /* do not answer: a time-out, as kube-proxy does */
 };
 
 /*
@@ -37,11 +38,24 @@ static __always_inline int read_frontend(const struct frontend_key *key, struct 
 }
 
 /*
+ * The frontend of a destination: its own, or the one that stands for all other ports of a ClusterIP (port 0 of
+ * any protocol, which refuses). `key` is that of the frontend found.
+ */
+static __always_inline int find_frontend(struct frontend_key *key, struct frontend *frontend)
+{
+	if (read_frontend(key, frontend))
+		return 1;
+	key->port = 0;
+	key->protocol = PROTOCOL_ANY;
+	return read_frontend(key, frontend);
+}
+
+/*
  * Chooses a backend of `frontend` for `client`. With `keep` (not null), an earlier choice is kept if it still
  * belongs to the frontend.
  */
-static __always_inline enum verdict select_backend(
-	const struct frontend *frontend, __u64 client, const struct forward *keep, struct choice *choice)
+static __always_inline enum verdict select_backend(const struct frontend *frontend,
+	const struct address *client, const struct forward *keep, struct choice *choice)
 {
 	if (keep && frontend->count) {
 		choice->backend = keep->backend;
@@ -52,11 +66,8 @@ static __always_inline enum verdict select_backend(
 	}
 	if (frontend->flags & FRONTEND_REFUSE)
 		return REFUSE;
-	if (frontend->flags & FRONTEND_DROP) {
-		/* A time-out, as kube-proxy does: nobody answers at the service's address. */
-		count(COUNT_drop_left);
-		return LEAVE;
-	}
+	if (frontend->flags & FRONTEND_DROP)
+		return DROP;
 	if (!frontend->count) {
 		count(COUNT_error_frontend_empty);
 		return LEAVE;

@@ -91,6 +91,7 @@ static __always_inline enum verdict outgoing(
 	const struct forward *earlier = 0;
 	struct frontend frontend;
 	struct choice choice = {};
+	struct address client;
 	enum verdict verdict;
 	__u32 protocol = ctx->protocol;
 	__u64 cookie;
@@ -101,13 +102,17 @@ static __always_inline enum verdict outgoing(
 	}
 	key.protocol = protocol;
 	key.scope = SCOPE_INTERNAL;
-	if (!read_frontend(&key, &frontend)) {
+	if (!find_frontend(&key, &frontend)) {
 		count(COUNT_not_a_frontend);
 		return LEAVE;
 	}
 	if (call == SENDMSG && same_endpoint(destination, peer)) {
 		/* Connected to the frontend itself, so before us: an answer from the backend would not be let in. */
 		count(COUNT_connected_left);
+		return LEAVE;
+	}
+	if (frontend.flags & FRONTEND_SOURCES) {
+		count(COUNT_sources_left);
 		return LEAVE;
 	}
 	cookie = socket_cookie(ctx);
@@ -118,7 +123,8 @@ static __always_inline enum verdict outgoing(
 		return LEAVE;
 	}
 
-	verdict = select_backend(&frontend, netns_cookie(ctx), earlier, &choice);
+	client = client_of_namespace(netns_cookie(ctx));
+	verdict = select_backend(&frontend, &client, earlier, &choice);
 	if (verdict != KEPT && !is_accepting()) {
 		/* Its backend is gone, and to choose another is for whoever serves new connections now. */
 		forget_forward(cookie, destination);
@@ -127,6 +133,11 @@ static __always_inline enum verdict outgoing(
 	}
 	if (verdict == REFUSE)
 		return refuse();
+	if (verdict == DROP) {
+		/* Nobody answers at the service's address, and the packet path drops what is sent there. */
+		count(COUNT_drop_left);
+		return LEAVE;
+	}
 	if (verdict == LEAVE)
 		return LEAVE;
 	if (is_ipv4(&choice.backend.address) != is_ipv4(&destination->address)) {

@@ -63,7 +63,7 @@ struct forward {
 };
 
 struct affinity_key {
-	__u64 netns_cookie; /* the client; see affinity.h */
+	struct address client; /* see affinity.h */
 	__u32 service_id;
 	__u32 zero;
 };
@@ -74,6 +74,59 @@ struct affinity {
 	__u32 index;
 };
 
+/* A packet's addresses and ports, and which way it goes. */
+struct flow_key {
+	struct address from;
+	struct address to;
+	__be16 from_port;
+	__be16 to_port;
+	__u8 protocol;
+	__u8 direction; /* enum direction */
+	__u16 zero;
+};
+
+/*
+ * What the packet path translates, once for each direction (flows.h). Bytes that tell what was seen are set one by
+ * one by several CPUs, so that none shares a word with another that is written.
+ */
+struct flow {
+	struct endpoint other; /* FORWARD: the backend; BACKWARD: the frontend */
+	__u32 service_id;
+	__u64 last_seen_ns;
+	__u32 proof; /* what an answer to the opening packet carries: TCP's sequence number + 1, SCTP's tag */
+	__u32 index; /* FORWARD: where in the array of backends it was; checked before it is believed */
+	__be16 client_port; /* FORWARD: the port that the backend sees; BACKWARD: the one that the client uses */
+	__u8 flags;         /* enum flow_flags; constant */
+	__u8 answered;      /* from here on: 0 or 1 */
+	__u8 client_finished;
+	__u8 backend_finished;
+	__u8 reset;
+	__u8 confused; /* a packet came from the backend that cannot be an answer: its port is used otherwise too */
+};
+
+/* Pieces of a datagram but the first carry no ports. */
+struct fragment_key {
+	struct address from;
+	struct address to;
+	__u32 id;
+	__u8 protocol;
+	__u8 hook; /* enum hook */
+	__u16 zero;
+};
+
+struct fragment {
+	struct address address; /* that takes the place of the destination's, or of the source's */
+	__u64 last_seen_ns;
+	__u32 mark;
+	__u32 zero;
+};
+
+struct source_key {
+	__u32 prefix_bits; /* of what follows */
+	__be32 service_id;
+	struct address source;
+};
+
 _Static_assert(sizeof(struct endpoint) == 20, "endpoint");
 _Static_assert(sizeof(struct settings) == 8, "settings");
 _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
@@ -82,7 +135,12 @@ _Static_assert(sizeof(struct reverse_key) == 32, "reverse_key");
 _Static_assert(sizeof(struct reverse) == 44, "reverse");
 _Static_assert(sizeof(struct forward_key) == 32, "forward_key");
 _Static_assert(sizeof(struct forward) == 24, "forward");
-_Static_assert(sizeof(struct affinity_key) == 16, "affinity_key");
+_Static_assert(sizeof(struct affinity_key) == 24, "affinity_key");
 _Static_assert(sizeof(struct affinity) == 32, "affinity");
+_Static_assert(sizeof(struct flow_key) == 40, "flow_key");
+_Static_assert(sizeof(struct flow) == 48, "flow");
+_Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
+_Static_assert(sizeof(struct fragment) == 32, "fragment");
+_Static_assert(sizeof(struct source_key) == 24, "source_key");
 
 #endif

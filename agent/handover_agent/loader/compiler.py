@@ -16,26 +16,32 @@ from handover_agent.hooks import HOOKS
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, the only instruction of 16 bytes
 _PSEUDO_MAP_FD = 1
 _INSTRUCTION = struct.Struct("=BBhi")
+_SOCKET_PROGRAMS = tuple(hook.name for hook in HOOKS)
 
 
 class CompileError(Exception):
     """The C sources do not compile with these headers; the compiler's own words are on stderr."""
 
 
-def compile_programs(headers: Path, defines: Sequence[str]) -> dict[str, bytes]:
-    """Program name → its instructions, maps as numbers. `headers`: a merged tree of kernel headers."""
+def compile_programs(
+    headers: Path,
+    defines: Sequence[str],
+    source: str = "socket.c",
+    programs: Sequence[str] = _SOCKET_PROGRAMS,
+) -> dict[str, bytes]:
+    """Program of `source` → its instructions, maps as numbers. `headers`: a merged tree of kernel headers."""
     os.environ["BCC_KERNEL_SOURCE"] = str(headers)
     from bcc import BPF  # noqa: PLC0415 - costs 70 MB, and reads the environment
 
     with resources.as_file(resources.files("handover_agent").joinpath("bpf")) as sources:
         flags = [f"-I{sources}", "-DHANDOVER_BCC", "-Wall", *(f"-D{name}" for name in defines)]
         try:
-            module = BPF(src_file=str(sources / "socket.c"), cflags=flags)
+            module = BPF(src_file=str(sources / source), cflags=flags)
         except Exception as error:  # BCC raises bare Exceptions
             raise CompileError(
-                f"BCC cannot compile {sources / 'socket.c'} with headers {headers}: {error}"
+                f"BCC cannot compile {sources / source} with headers {headers}: {error}"
             ) from error
-    return {hook.name: module.dump_func(hook.name.encode()) for hook in HOOKS}
+    return {name: module.dump_func(name.encode()) for name in programs}
 
 
 def with_maps(code: bytes, descriptors: Sequence[int]) -> bytes:

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Self
 
 from handover_agent.datapath import Datapath
-from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue
+from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
 from tests.datapath.pods import TCP, UDP, frontend
 
 
@@ -40,6 +40,11 @@ class Rig:
         value = FrontendValue(offset, len(backends), service_id or next(self._service_ids), flags, timeout_s)
         self._maps.write_frontends({frontend(address, TCP): value, frontend(address, UDP): value})
         return offset
+
+    def refuse_other_ports(self, address: str) -> None:
+        """What every ClusterIP has besides its ports."""
+        key = FrontendKey(ip_bytes(address), 0, Protocol.ANY)
+        self._maps.write_frontends({key: FrontendValue(0, 0, 0, FrontendFlags.REFUSE)})
 
     def point(self, address: str, value: FrontendValue) -> None:
         """Frontends with a value as given, be it sound or not."""

@@ -84,6 +84,28 @@ def test_a_frontend_without_endpoints_refuses(rig: Rig, pod: Pod, family: str, k
     assert rig.counted() == {"refused": 1}
 
 
+@pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
+def test_a_port_that_a_cluster_ip_does_not_have_is_refused(
+    rig: Rig, pod: Pod, family: str, kind: int
+) -> None:
+    version, address = FAMILIES[family]
+    rig.serve(VIPS[version][0], backends(version))
+    rig.refuse_other_ports(VIPS[version][0])
+    connection = pod.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    with pytest.raises(Refused) as refused:
+        connection.connect(address, 81)
+    assert refused.value.errno == errno.ECONNREFUSED
+    assert rig.counted() == {"refused": 1}
+    connection.connect(address)
+    assert rig.counted()["connect_translated"] == 1
+
+
+def test_a_load_balancer_that_admits_some_sources_only_is_left_to_the_packet_path(rig: Rig, pod: Pod) -> None:
+    rig.serve(VIPS[4][0], backends(4), FrontendFlags.SOURCES)
+    assert pod.tcp(VIPS[4][0]).answer() == f"{VIPS[4][0]}:80"
+    assert rig.counted() == {"sources_left": 1}
+
+
 def test_a_frontend_that_drops_is_left_to_the_stack(rig: Rig, pod: Pod) -> None:
     rig.serve(VIPS[4][0], [], FrontendFlags.DROP)
     assert pod.tcp(VIPS[4][0]).answer() == f"{VIPS[4][0]}:80"

@@ -4,7 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from handover_agent import bpfmap, bpfsys
+from handover_agent import bpfmap, bpfsys, layout
 from handover_agent.datapath import Datapath
 from handover_agent.table import Backend, FrontendFlags
 from tests.datapath.pods import BACKENDS, UDP, VIPS, Pod, Refused, backends, frontend
@@ -177,7 +177,7 @@ def test_a_removed_frontend_is_left_alone_at_once(rig: Rig, pod: Pod) -> None:
 
 
 def forward_entries(bpffs: Path) -> int:
-    with bpfsys.obj_get(bpffs / "shared" / "maps-1" / "forward") as forward:
+    with bpfsys.obj_get(bpffs / "shared" / f"maps-{layout.LAYOUT}" / "forward") as forward:
         return len(list(bpfmap.keys(forward.fd, 32)))
 
 

@@ -13,6 +13,7 @@ from handover_agent.hooks import HOOKS
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.loader import headers, version
 from handover_agent.loader.compiler import with_maps
+from handover_agent.marks import Mark
 from handover_agent.table import (
     Backend,
     FrontendFlags,
@@ -88,15 +89,24 @@ def test_maps_have_the_numbers_and_sizes_that_c_gives_them() -> None:
         "sockets": ("__u64", "struct endpoint"),
         "affinity": ("struct affinity_key", "struct affinity"),
         "counters": ("__u32", "__u64"),
+        "flows": ("struct flow_key", "struct flow"),
+        "fragments": ("struct fragment_key", "struct fragment"),
+        "sources": ("struct source_key", "__u32"),
+        "clients": ("struct address", "__u64"),
     }
     sizes = constants([f"sizeof({name})" for spec in specs for name in types[spec.name]])
     assert sizes == [size for spec in specs for size in (spec.key_bytes, spec.value_bytes)]
 
 
 def test_enumerations_have_the_values_that_c_gives_them() -> None:
-    assert constants([f"FRONTEND_{name}" for name in ("REFUSE", "DROP", "AFFINITY")]) == [1, 2, 4]
-    assert constants(["PROTOCOL_TCP", "PROTOCOL_UDP"]) == [Protocol.TCP, Protocol.UDP]
-    assert constants(["SCOPE_INTERNAL", "SCOPE_EXTERNAL"]) == [Scope.INTERNAL, Scope.EXTERNAL]
+    for prefix, enumeration in (
+        ("FRONTEND", FrontendFlags),
+        ("PROTOCOL", Protocol),
+        ("SCOPE", Scope),
+        ("MARK", Mark),
+    ):
+        named = [member for member in enumeration if member.name and member is not FrontendFlags.NONE]
+        assert constants([f"{prefix}_{member.name}" for member in named]) == named
 
 
 def test_hooks_have_the_attach_types_that_c_gives_them() -> None:
@@ -126,6 +136,12 @@ def test_a_backend_is_address_and_port() -> None:
 def test_a_frontend_value_survives_packing() -> None:
     value = FrontendValue(1, 2, 3, FrontendFlags.AFFINITY | FrontendFlags.DROP, 10800)
     assert layout.unpack_frontend(layout.pack_frontend(value)) == value
+
+
+def test_a_source_is_a_service_and_a_prefix_that_counts_both() -> None:
+    packed = layout.pack_source(0x01020304, ip_bytes("198.51.100.0"), 120)
+    assert packed[4:].hex() == "01020304" + "00000000000000000000ffffc6336400"
+    assert layout.unpack_source(packed) == (0x01020304, ip_bytes("198.51.100.0"), 120)
 
 
 def test_map_numbers_in_instructions_become_descriptors() -> None:

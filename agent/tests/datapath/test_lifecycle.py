@@ -42,7 +42,7 @@ def as_version(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 def is_accepting(path: Path) -> bool:
-    with bpfsys.obj_get(path / "maps-1" / "settings") as settings:
+    with bpfsys.obj_get(path / f"maps-{layout.LAYOUT}" / "settings") as settings:
         return layout.unpack_settings(bpfmap.lookup(settings.fd, layout.pack_index(0), 8) or b"")
 
 
@@ -307,8 +307,8 @@ def test_programs_that_do_not_compile_change_nothing(own: Datapath, monkeypatch:
 
 def test_maps_of_another_layout_are_refused_and_kept(own: Datapath, bpffs: Path, no_compiler: None) -> None:
     own.load()
-    (bpffs / "own" / "maps-1").rename(bpffs / "own" / "maps-0")
-    with pytest.raises(LayoutMismatch, match="have layout 0, this agent has 1"):
+    (bpffs / "own" / f"maps-{layout.LAYOUT}").rename(bpffs / "own" / "maps-0")
+    with pytest.raises(LayoutMismatch, match=f"have layout 0, this agent has {layout.LAYOUT}"):
         own.load()
     assert "maps-0/frontends" in pins(bpffs / "own")
     own.unload()
@@ -318,7 +318,7 @@ def test_maps_of_another_layout_are_refused_and_kept(own: Datapath, bpffs: Path,
 def test_a_map_of_another_shape_is_refused_and_kept(own: Datapath, bpffs: Path, no_compiler: None) -> None:
     specs = list(map_specs(SMALL))
     own.load_maps(specs)
-    path = bpffs / "own" / "maps-1" / "frontends"
+    path = bpffs / "own" / f"maps-{layout.LAYOUT}" / "frontends"
     path.unlink()
     with bpfmap.map_create(specs[1].type, 20, 24, 64, "frontends") as other:
         bpfsys.pin(other.fd, path)

@@ -43,7 +43,7 @@ values = st.builds(
     offset=st.integers(0, 2**32 - 1),
     count=st.integers(0, 2**32 - 1),
     service_id=st.integers(0, 2**32 - 1),
-    flags=st.sampled_from([FrontendFlags(bits) for bits in range(8)]),
+    flags=st.sampled_from([FrontendFlags(bits) for bits in range(32)]),
     affinity_timeout_s=st.integers(0, 2**32 - 1),
 )
 some_backends = st.lists(
