@@ -1,28 +1,32 @@
 """The command line: run the agent, or look at this node as a person would.
 
 Everything but `run` works without the agent and without an API server: from pinned maps, rules and the
-journal.
+journal. What looks and changes nothing is in `showing`, a module for each command.
 """
 
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from handover_agent.checkup import check
 from handover_agent.cleaning import CleanupRefused, clean
 from handover_agent.logs import configure
 from handover_agent.settings import Settings, SettingsError, add_flags
-from handover_agent.showing import backends, load_rows, services, table_text
+from handover_agent.showing import COMMANDS
+from handover_agent.showing.command import CannotShow, Command, WrongUsage
 
 log = logging.getLogger(__name__)
 
-_LOCAL = ("pins", "cgroup", "cgroup_search", "state_dir", "proxy_health_port", "health_port")
-_EPILOG = "Each option can also be given as an environment variable: HANDOVER_ and its name in capitals."
+LOCAL = ("pins", "cgroup", "cgroup_search", "state_dir", "proxy_health_port", "health_port")
+_EPILOG = (
+    "Each option can also be given as an environment variable: HANDOVER_ and its name in capitals. "
+    "Exit status: 0, done and as it should be; 1, it is not, or it could not be found out (stderr says what); "
+    "2, wrong usage."
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,33 +34,24 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="handover-agent",
         description="Serves a node's Services with eBPF in kube-proxy's place, and tells how it is doing.",
-        epilog=_EPILOG,
+        epilog="`handover-agent COMMAND --help` says what a command shows and what its words mean. "
+        + _EPILOG,
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     run = _command(commands, "run", "run the agent (what its pod does)", ())
     run.set_defaults(act=_run)
-    for name, text, act in (
-        (
-            "services",
-            "what this node's maps serve: frontends with their Service and number of backends",
-            _services,
-        ),
-        ("backends", "the backends of each frontend", _backends),
-    ):
-        command = _command(commands, name, text, _LOCAL)
-        command.add_argument("service", nargs="?", default="", help="only Services whose name contains this")
-        command.add_argument("-o", "--output", choices=("table", "json"), default="table")
-        command.set_defaults(act=act)
-    checking = _command(
-        commands, "check", "tell whether this node is as it should be; exit status 1 if not", _LOCAL
-    )
-    checking.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    checking.set_defaults(act=_check)
+    for shown in COMMANDS:
+        command = _command(commands, shown.name, shown.summary, LOCAL, shown.description)
+        shown.flags(command)
+        command.add_argument(
+            "-o", "--output", choices=("table", "json"), default="table", help="for people, or for programs"
+        )
+        command.set_defaults(act=_showing(shown))
     cleaning = _command(
         commands,
         "cleanup",
         "remove everything of ours from this node (the agent must not be running)",
-        _LOCAL,
+        LOCAL,
     )
     cleaning.add_argument(
         "--force",
@@ -74,9 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.gather(options)
     except SettingsError as error:
         return _fail(error)
-    configure(settings.log_format, settings.log_level)
     act: Callable[[argparse.Namespace, Settings], int] = options.act
-    return act(options, settings)
+    try:
+        return act(options, settings)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 def _command(
@@ -84,10 +84,33 @@ def _command(
     name: str,
     text: str,
     flags: tuple[str, ...],
+    description: str = "",
 ) -> argparse.ArgumentParser:
-    made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EPILOG)
-    add_flags(made, flags)
+    described = description or f"{text[0].upper()}{text[1:]}."
+    made = commands.add_parser(name, help=text, description=described, epilog=_EPILOG)
+    add_flags(made.add_argument_group("where to look" if flags else "settings"), flags)
     return made
+
+
+def _showing(shown: Command) -> Callable[[argparse.Namespace, Settings], int]:
+    """The answer on stdout, everything else on stderr, so that the answer can be piped on."""
+
+    def act(options: argparse.Namespace, settings: Settings) -> int:
+        configure(settings.log_format, "error")  # the answer says what matters
+        try:
+            answer = shown.show(options, settings)
+        except CannotShow as error:
+            return _fail(error, command=shown.name)
+        except WrongUsage as error:
+            return _fail(error, command=shown.name, status=2)
+        print(answer.json() if options.output == "json" else answer.text())
+        sys.stdout.flush()
+        if options.output != "json":
+            for note in answer.notes:
+                print(f"note: {note}", file=sys.stderr)
+        return 0 if answer.well else 1
+
+    return act
 
 
 def _run(_: argparse.Namespace, settings: Settings) -> int:
@@ -95,6 +118,8 @@ def _run(_: argparse.Namespace, settings: Settings) -> int:
     from handover_agent.health.own import OwnPortInUse  # noqa: PLC0415
     from handover_agent.node import NoCgroup2  # noqa: PLC0415
     from handover_agent.runtime import Agent, AnotherAgent  # noqa: PLC0415
+
+    configure(settings.log_format, settings.log_level)
 
     async def serve() -> None:
         task = asyncio.current_task()
@@ -112,31 +137,8 @@ def _run(_: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _services(options: argparse.Namespace, settings: Settings) -> int:
-    rows = load_rows(settings)
-    if isinstance(rows, str):
-        return _fail(rows)
-    return _print(options, *services(rows, options.service))
-
-
-def _backends(options: argparse.Namespace, settings: Settings) -> int:
-    rows = load_rows(settings)
-    if isinstance(rows, str):
-        return _fail(rows)
-    return _print(options, *backends(rows, options.service))
-
-
-def _check(options: argparse.Namespace, settings: Settings) -> int:
-    findings = check(settings)
-    if options.output == "json":
-        print(json.dumps([{"ok": f.ok, "what": f.what, "found": f.found} for f in findings], indent=2))
-    else:
-        for finding in findings:
-            print(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.found}")
-    return 0 if all(finding.ok for finding in findings) else 1
-
-
 def _cleanup(options: argparse.Namespace, settings: Settings) -> int:
+    configure(settings.log_format, settings.log_level)
     try:
         for done in clean(settings, force=options.force):
             print(done)
@@ -145,16 +147,6 @@ def _cleanup(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _print(options: argparse.Namespace, header: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
-    if options.output == "json":
-        names = [name.lower() for name in header]
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
-    else:
-        print(table_text(header, rows))
-    return 0
-
-
-def _fail(*errors: object) -> int:
-    for error in errors:
-        print(f"handover-agent: {error}", file=sys.stderr)
-    return 1
+def _fail(error: object, *, command: str = "", status: int = 1) -> int:
+    print(f"handover-agent{command and f' {command}'}: {error}", file=sys.stderr)
+    return status

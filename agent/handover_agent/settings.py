@@ -84,7 +84,7 @@ class Settings(BaseModel):
             raise SettingsError(f"settings: {problems}") from error
 
 
-def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] = ()) -> None:
+def add_flags(parser: "argparse._ActionsContainer", names: tuple[str, ...] = ()) -> None:
     """A flag for each (named) setting."""
     for name, field in Settings.model_fields.items():
         if names and name not in names:

@@ -1,4 +1,4 @@
-"""What people see of the maps, the logs and the metrics."""
+"""What people and Prometheus see of a running agent: names on disk, logs, metrics."""
 
 import json
 import logging
@@ -6,56 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from handover_agent.cli import main
 from handover_agent.kept import Sync
 from handover_agent.logs import Json, Text
 from handover_agent.metrics import Figures, registry
 from handover_agent.names import NamesFile
-from handover_agent.showing import Row, backends, services, table_text
-from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
 from handover_api.base import Rung
 from handover_api.nodemigration import NodeMigrationStatus, ProbeResult, Probes
 from prometheus_client.exposition import generate_latest
 
 pytestmark = pytest.mark.unit
-
-ROWS = [
-    Row(
-        "default/web:http/TCP",
-        FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.TCP),
-        FrontendValue(0, 2, 7, FrontendFlags.AFFINITY, 10800),
-        (Backend(ip_bytes("10.244.0.5"), 8080), Backend(ip_bytes("10.244.1.5"), 8080)),
-    ),
-    Row(
-        "kube-system/dns:dns/UDP",
-        FrontendKey(ip_bytes("fd00::a"), 53, Protocol.UDP),
-        FrontendValue(0, 0, 8, FrontendFlags.REFUSE),
-        (),
-    ),
-]
-
-
-def test_services_are_a_table_as_kubectl_prints_it() -> None:
-    assert table_text(*services(ROWS, "")) == (
-        "SERVICE                   FRONTEND            BACKENDS   FLAGS\n"
-        "default/web:http/TCP      TCP/10.96.0.10:80   2          affinity,10800s\n"
-        "kube-system/dns:dns/UDP   UDP/[fd00::a]:53    0          refuse"
-    )
-
-
-def test_backends_are_listed_one_by_one_for_the_service_that_was_asked_for() -> None:
-    header, rows = backends(ROWS, "web")
-    assert header == ("SERVICE", "FRONTEND", "BACKEND")
-    assert [row[2] for row in rows] == ["10.244.0.5:8080", "10.244.1.5:8080"]
-    assert services(ROWS, "nothing")[1] == []
-
-
-def test_without_maps_the_command_says_that_kube_proxy_serves(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--pins", str(tmp_path / "pins"), "--state-dir", str(tmp_path), "--cgroup", str(tmp_path)]
-    assert main(["services", *arguments]) == 1
-    assert "kube-proxy serves" in capsys.readouterr().err
 
 
 def test_names_are_written_only_when_they_change(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""What each counter of the datapath is about, and what a person should do when it counts.
+
+The header that C includes says what was counted; this says what follows from it. A counter that is not named
+here is judged by the beginning of its name, so that a new one is never hidden.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """From what must never happen to what is daily work; the order in which they are shown."""
+
+    ERROR = "error"
+    DROPPED = "dropped"
+    REFUSED = "refused"
+    MISSED = "missed"
+    SERVED = "served"
+
+    @property
+    def told(self) -> bool:
+        """Whether `drops` shows it without being asked for all."""
+        return self is not Kind.SERVED
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """A counter's kind, and what to do."""
+
+    kind: Kind
+    do: str
+
+
+_NOTHING = "nothing: this is daily work"
+_REPORT = (
+    "the datapath met what should never be there: the agent repairs its maps every 30 s; if it goes on "
+    "counting, run `handover-agent check` and send both to the project"
+)
+_NO_ENDPOINT = (
+    "`handover-agent services refuse` lists the Services without any endpoint: look at their selector and "
+    "at the readiness of their pods"
+)
+_LOCAL = (
+    "`handover-agent services drop` lists the Services with a Local policy and no endpoint on this node: "
+    "run a pod here, or use the policy Cluster"
+)
+_MAP_FULL = "`handover-agent maps` tells whether the map is full; give it more room in the agent's settings"
+
+MEANINGS: dict[str, Meaning] = {
+    "refused": Meaning(Kind.REFUSED, _NO_ENDPOINT),
+    "refuse_left": Meaning(Kind.REFUSED, _NO_ENDPOINT),
+    "drop_left": Meaning(Kind.DROPPED, _LOCAL),
+    "not_accepting": Meaning(
+        Kind.MISSED,
+        "nothing while the node goes down the ladder; on Serving or Sole it must not grow: `handover-agent check`",
+    ),
+    "connected_left": Meaning(
+        Kind.MISSED,
+        "nothing while kube-proxy's conntrack entries live; a process that hangs later has to connect anew",
+    ),
+    "backend_gone": Meaning(Kind.MISSED, "nothing: another backend was chosen, as endpoints come and go"),
+    "release_truncated": Meaning(
+        Kind.MISSED,
+        "nothing: what is left of a socket that spoke to more Services than that goes when its map needs room",
+    ),
+    "error_frontend_empty": Meaning(Kind.ERROR, _REPORT),
+    "error_backend_missing": Meaning(Kind.ERROR, _REPORT),
+    "error_backend_family": Meaning(Kind.ERROR, _REPORT),
+    "error_reverse_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_forward_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_affinity_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+} | dict.fromkeys(
+    (
+        "connect_translated",
+        "sendmsg_translated",
+        "sendmsg_kept",
+        "recvmsg_restored",
+        "getpeername_restored",
+        "released",
+        "other_protocol",
+        "not_a_frontend",
+        "affinity_new",
+        "affinity_kept",
+        "affinity_expired",
+        "recvmsg_no_entry",
+        "getpeername_no_entry",
+        "release_no_entry",
+    ),
+    Meaning(Kind.SERVED, _NOTHING),
+)
+
+
+def meaning(name: str) -> Meaning:
+    """A counter's kind and advice."""
+    known = MEANINGS.get(name)
+    if known is not None:
+        return known
+    unknown = "this release has no advice on it; its meaning says what happened"
+    if name.startswith("error"):
+        return Meaning(Kind.ERROR, _REPORT)
+    if name.startswith("drop"):
+        return Meaning(Kind.DROPPED, unknown)
+    if name.startswith("refuse"):
+        return Meaning(Kind.REFUSED, unknown)
+    return Meaning(Kind.MISSED, unknown)

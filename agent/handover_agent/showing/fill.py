@@ -1,0 +1,168 @@
+"""`maps`: how full the datapath's maps are, and what happens when one has no more room."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from handover_agent import layout
+from handover_agent.bpfmap import MapType
+from handover_agent.layout import MapSpec, Sizes
+from handover_agent.settings import Settings
+from handover_agent.showing.command import Command
+from handover_agent.showing.listing import Listing, Row, bytes_text
+from handover_agent.showing.node import Node, OpenMap
+
+_PRESSED = 0.9
+_RAISE = "raise {setting} in the agent's settings (the maps grow when the datapath is loaded anew)"
+_LRU = "the least recently used entry goes for each new one: {what}"
+_KINDS = {
+    MapType.HASH: "hash",
+    MapType.ARRAY: "array",
+    MapType.PERCPU_ARRAY: "per-CPU array",
+    MapType.LRU_HASH: "LRU hash",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a map holds, and what it means that it is full."""
+
+    holds: str
+    when_full: str = ""
+
+
+ABOUT: dict[str, About] = {
+    "settings": About("whether new connections are accepted"),
+    "frontends": About(
+        "addresses at which Services are reached",
+        "further Services are not served here, and the node says so: raise HANDOVER_FRONTENDS",
+    ),
+    "backends": About(
+        "regions of endpoints, one for each different set",
+        "changed Services keep their old backends, and the node says so: raise HANDOVER_BACKENDS",
+    ),
+    "reverse": About(
+        "sockets' translated destinations",
+        _LRU.format(what="long idle UDP sockets get answers from an address that they did not ask"),
+    ),
+    "forward": About(
+        "the backend that a UDP socket uses for a frontend",
+        _LRU.format(what="long idle UDP sockets choose a backend anew"),
+    ),
+    "sockets": About(
+        "where a socket's translated destinations begin",
+        _LRU.format(what="what is left of a closed socket stays until its own map needs the room"),
+    ),
+    "affinity": About(
+        "clients with the backend that they stay with",
+        _LRU.format(what="long idle clients choose a backend anew"),
+    ),
+    "counters": About("what `handover-agent drops` shows"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """How full a map is."""
+
+    spec: MapSpec
+    used: int | None
+    """None: an array without a notion of free slots."""
+    room: int
+    memory_bytes: int | None
+
+    @property
+    def share(self) -> float | None:
+        """0 to 1; None where it has no meaning."""
+        return None if self.used is None or not self.room else self.used / self.room
+
+
+def listing(fills: Iterable[Fill], notes: tuple[str, ...] = ()) -> Listing:
+    """The table: pure. Full maps are told of in the notes."""
+    rows, told = [], list(notes)
+    for fill in fills:
+        about = ABOUT.get(fill.spec.name, About(""))
+        share = fill.share
+        kind = _KINDS.get(fill.spec.type, fill.spec.type.name.lower())
+        rows.append(
+            Row(
+                (
+                    fill.spec.name,
+                    kind,
+                    "-" if fill.used is None else str(fill.used),
+                    str(fill.room),
+                    "-" if share is None else f"{share:.0%}",
+                    "-" if fill.memory_bytes is None else bytes_text(fill.memory_bytes),
+                    about.holds,
+                ),
+                {
+                    "map": fill.spec.name,
+                    "kind": kind,
+                    "used": fill.used,
+                    "room": fill.room,
+                    "share": None if share is None else round(share, 4),
+                    "memory_bytes": fill.memory_bytes,
+                    "holds": about.holds,
+                    "when_full": about.when_full,
+                },
+            )
+        )
+        if share is not None and share >= _PRESSED and about.when_full:
+            told.append(f"{fill.spec.name} is {share:.0%} full. When it is full, {about.when_full}")
+    header = ("MAP", "KIND", "USED", "ROOM", "FULL", "MEMORY", "HOLDS")
+    return Listing(header, rows, "No maps.", tuple(told))
+
+
+def memory_bytes(fdinfo: str) -> int | None:
+    """What the kernel says that a map costs (`memlock` of /proc/self/fdinfo/FD)."""
+    for line in fdinfo.splitlines():
+        name, _, value = line.partition(":")
+        if name == "memlock" and value.strip().isdigit():
+            return int(value)
+    return None
+
+
+def measure(node: Node) -> list[Fill]:
+    """Look at every map. Raises CannotShow."""
+    return [_measure(node, spec) for spec in layout.map_specs(Sizes())]
+
+
+def _measure(node: Node, spec: MapSpec) -> Fill:
+    with node.map(spec.name) as opened:
+        info = Path(f"/proc/self/fdinfo/{opened.fd}").read_text(encoding="ascii")
+        used = _COUNTS.get(spec.name, _entries)(node, opened)
+        return Fill(spec, used, opened.info.max_entries, memory_bytes(info))
+
+
+def _entries(_: Node, opened: OpenMap) -> int | None:
+    if opened.info.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+        return None
+    return sum(1 for _ in opened.entries())
+
+
+def _slots(node: Node, _: OpenMap) -> int:
+    """Slots of the backend array that a frontend points at; frontends may share a region."""
+    with node.frontends() as maps:
+        return sum({v.offset: v.count for v in maps.read_frontends().values() if v.count}.values())
+
+
+def _named(_: Node, __: OpenMap) -> int:
+    return len(layout.counter_names())
+
+
+_COUNTS: dict[str, Callable[[Node, OpenMap], int | None]] = {"backends": _slots, "counters": _named}
+
+
+def _show(_: argparse.Namespace, settings: Settings) -> Listing:
+    node = Node.look(settings)
+    return listing(measure(node), node.notes)
+
+
+MAPS = Command(
+    "maps",
+    "how full the datapath's maps are, and what they cost",
+    "Each pinned map: how many entries are used of how many there is room for, its memory as the kernel "
+    "counts it, and what it holds. A map that is nearly full is told of on stderr, with what happens then.",
+    _show,
+)

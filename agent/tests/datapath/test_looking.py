@@ -1,0 +1,94 @@
+"""The commands on a datapath that serves: what they show is what the kernel has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handover_agent.cli import main
+from handover_agent.names import NamesFile
+from handover_agent.table import FrontendFlags, FrontendValue
+from tests.datapath.pods import BACKENDS, VIPS, Pod, Refused, backends
+from tests.datapath.rig import Rig
+
+pytestmark = pytest.mark.datapath
+
+VIP, OTHER_VIP = VIPS[4]
+
+
+class Looking:
+    """Runs commands on the datapath."""
+
+    def __init__(self, pins: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._state, self._capsys = state, capsys
+        self._place = ["--pins", str(pins), "--state-dir", str(state), "--health-port", "1"]
+
+    def name(self, names: dict[int, str]) -> None:
+        NamesFile(self._state / "names.json").write(names)
+
+    def document(self, *command: str) -> dict[str, Any]:
+        """A command's answer as programs get it."""
+        assert main([*command, *self._place, "-o", "json"]) == 0
+        return dict(json.loads(self._capsys.readouterr().out))
+
+    def items(self, *command: str) -> list[dict[str, Any]]:
+        return list(self.document(*command)["items"])
+
+    def text(self, *command: str) -> tuple[str, str]:
+        """As people get it: stdout, stderr."""
+        assert main([*command, *self._place]) == 0
+        said = self._capsys.readouterr()
+        return said.out, said.err
+
+
+@pytest.fixture
+def looking(bpffs: Path, rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Looking:
+    return Looking(bpffs / "shared", tmp_path, capsys)
+
+
+def test_services_and_backends_have_the_names_that_the_agent_wrote(rig: Rig, looking: Looking) -> None:
+    looking.name({900: "default/web:http/TCP"})
+    rig.serve(VIP, backends(4), service_id=900)
+    shown = looking.items("services", "default/web")
+    assert {(item["frontend"]["protocol"], item["backends"]) for item in shown} == {("TCP", 3), ("UDP", 3)}
+    reached = [item["backend"]["address"] for item in looking.items("backends", f"TCP/{VIP}")]
+    assert reached == BACKENDS[4]
+
+
+def test_a_service_port_without_a_name_is_shown_by_its_number(rig: Rig, looking: Looking) -> None:
+    rig.serve(VIP, backends(4), service_id=901)
+    out, err = looking.text("services")
+    assert "#901" in out
+    assert "names.json and is shown by number" in err
+
+
+def test_without_the_agent_the_commands_say_what_is_not_followed(rig: Rig, looking: Looking) -> None:
+    rig.serve(VIP, backends(4))
+    (note, *_) = looking.document("services")["notes"]
+    assert note.startswith("the agent does not answer")
+    assert note in looking.text("services")[1]
+
+
+def test_a_refused_connection_is_counted_with_what_to_do(rig: Rig, looking: Looking, pod: Pod) -> None:
+    rig.point(VIP, FrontendValue(0, 0, 902, FrontendFlags.REFUSE))
+    before = {item["counter"]: item["count"] for item in looking.items("drops", "--all")}
+    with pytest.raises(Refused):
+        pod.tcp(VIP)
+    after = {item["counter"]: item for item in looking.items("drops")}
+    assert after["refused"]["count"] == before["refused"] + 1
+    assert after["refused"]["kind"] == "refused"
+    assert "services refuse" in after["refused"]["do"]
+    assert [item["flags"] for item in looking.items("services", "refuse")] == [["refuse"], ["refuse"]]
+
+
+def test_maps_count_what_is_in_them(rig: Rig, looking: Looking, pod: Pod) -> None:
+    before = {item["map"]: item for item in looking.items("maps")}
+    assert before["frontends"]["used"] == before["backends"]["used"] == 0
+    rig.serve(VIP, backends(4))
+    connected = pod.tcp(VIP)
+    after = {item["map"]: item for item in looking.items("maps")}
+    assert (after["frontends"]["used"], after["frontends"]["room"]) == (2, 1024)
+    assert after["backends"]["used"] == 3  # both frontends share the region
+    assert after["reverse"]["used"] == before["reverse"]["used"] + 1
+    assert all(item["memory_bytes"] for item in after.values())
+    connected.close()
