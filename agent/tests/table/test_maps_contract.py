@@ -57,7 +57,7 @@ def maps(request: pytest.FixtureRequest) -> Iterator[Maps]:
         return
     pins = Pins(request.getfixturevalue("bpffs") / "handover")
     with pins.locked():
-        pins.ensure_maps(map_specs(Sizes(FRONTENDS, BACKENDS)))
+        pins.ensure_maps(map_specs(Sizes(FRONTENDS, BACKENDS, sources=SOURCES)))
     try:
         with PinnedMaps(pins.maps) as pinned:
             yield pinned
