@@ -12,12 +12,13 @@ Each has a `Command` (command.py) and answers with a value that is a table and a
 they all need to look at the node is in node.py.
 """
 
+from handover_agent.showing.affinity import AFFINITY
 from handover_agent.showing.checking import CHECK
 from handover_agent.showing.drops import DROPS
 from handover_agent.showing.fill import MAPS
 from handover_agent.showing.frontends import BACKENDS, SERVICES
 
-COMMANDS = (SERVICES, BACKENDS, DROPS, MAPS, CHECK)
+COMMANDS = (SERVICES, BACKENDS, AFFINITY, DROPS, MAPS, CHECK)
 """In the order in which --help lists them."""
 
 __all__ = ["COMMANDS"]

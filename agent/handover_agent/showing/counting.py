@@ -54,6 +54,9 @@ MEANINGS: dict[str, Meaning] = {
         Kind.MISSED,
         "nothing while the node goes down the ladder; on Serving or Sole it must not grow: `handover-agent check`",
     ),
+    "sources_left": Meaning(
+        Kind.SERVED, "nothing: packets to such a load balancer are judged by their source"
+    ),
     "connected_left": Meaning(
         Kind.MISSED,
         "nothing while kube-proxy's conntrack entries live; a process that hangs later has to connect anew",

@@ -14,13 +14,13 @@ from handover_agent.showing.listing import Listing, Row, bytes_text
 from handover_agent.showing.node import Node, OpenMap
 
 _PRESSED = 0.9
-_RAISE = "raise {setting} in the agent's settings (the maps grow when the datapath is loaded anew)"
 _LRU = "the least recently used entry goes for each new one: {what}"
 _KINDS = {
     MapType.HASH: "hash",
     MapType.ARRAY: "array",
     MapType.PERCPU_ARRAY: "per-CPU array",
     MapType.LRU_HASH: "LRU hash",
+    MapType.LPM_TRIE: "LPM trie",
 }
 
 
@@ -57,6 +57,22 @@ ABOUT: dict[str, About] = {
     "affinity": About(
         "clients with the backend that they stay with",
         _LRU.format(what="long idle clients choose a backend anew"),
+    ),
+    "flows": About(
+        "connections that the packet path translates, two entries for each",
+        _LRU.format(what="a long idle connection from outside ends, or chooses a backend anew"),
+    ),
+    "fragments": About(
+        "datagrams that come in pieces",
+        _LRU.format(what="the later pieces of a datagram are lost"),
+    ),
+    "sources": About(
+        "prefixes that may use a load balancer (loadBalancerSourceRanges)",
+        "further load balancers with source ranges are not served here, and the node says so",
+    ),
+    "clients": About(
+        "pods' addresses, so that affinity is one for sockets and packets",
+        "further pods are two clients: one by their sockets, one by their address",
     ),
     "counters": About("what `handover-agent drops` shows"),
 }

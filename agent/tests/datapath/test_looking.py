@@ -1,6 +1,8 @@
 """The commands on a datapath that serves: what they show is what the kernel has."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,5 +92,24 @@ def test_maps_count_what_is_in_them(rig: Rig, looking: Looking, pod: Pod) -> Non
     assert (after["frontends"]["used"], after["frontends"]["room"]) == (2, 1024)
     assert after["backends"]["used"] == 3  # both frontends share the region
     assert after["reverse"]["used"] == before["reverse"]["used"] + 1
-    assert all(item["memory_bytes"] for item in after.values())
+    assert all(item["memory_bytes"] is not None for item in after.values())  # an empty trie costs nothing
     connected.close()
+
+
+def netns_cookie(namespace: str) -> int:
+    script = "import socket, sys; s = socket.socket(); print(int.from_bytes(s.getsockopt(1, 71, 8), sys.byteorder))"
+    command = ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-S", "-c", script]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_affinity_shows_the_client_its_backend_and_the_time_left(
+    rig: Rig, looking: Looking, pod: Pod, pods_network: tuple[str, str]
+) -> None:
+    looking.name({903: "default/sticky:http/TCP"})
+    rig.serve(VIP, backends(4), FrontendFlags.AFFINITY, 3600, service_id=903)
+    reached = pod.tcp(VIP).answer()
+    (item,) = looking.items("affinity", "default/sticky")
+    assert f"{item['backend']['address']}:{item['backend']['port']}" == reached
+    assert item["state"] == "valid"
+    assert 0 < item["left_s"] <= 3600
+    assert item["client"]["netns_cookie"] == netns_cookie(pods_network[0])
