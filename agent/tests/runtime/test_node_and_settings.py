@@ -10,6 +10,7 @@ import pytest
 from handover_agent import addresses
 from handover_agent.cli import main, parser
 from handover_agent.node import NoCgroup2, decode_node, find_cgroup, node_info
+from handover_agent.rtnetlink import Message, NetlinkError, RouteSocket, attribute
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.table import ip_bytes, ip_text
 from handover_agent.wish import decode_wish, pod_kind
@@ -41,20 +42,16 @@ def test_the_nodes_own_loopback_addresses_are_found() -> None:
 
 
 def test_an_error_from_the_kernel_is_an_error() -> None:
-    message = addresses._HEADER.pack(20, 2, 0, 1, 0) + (-1).to_bytes(4, "little", signed=True)
-    with pytest.raises(OSError, match="list addresses"):
-        addresses.parse(message)
+    with RouteSocket() as kernel, pytest.raises(NetlinkError, match="list addresses of nothing: "):
+        kernel.dump(0xFFFF, bytes(16), "list addresses of nothing")
 
 
 def test_addresses_of_both_families_are_read_from_a_dump() -> None:
-    def message(family: int, packed: bytes) -> bytes:
-        attribute = addresses._ATTRIBUTE.pack(4 + len(packed), 1) + packed
-        payload = addresses._IFADDR.pack(family, 64, 0, 0, 7) + attribute
-        return addresses._HEADER.pack(16 + len(payload), 20, 2, 1, 0) + payload
+    def message(family: int, packed: bytes) -> Message:
+        return Message(20, addresses._IFADDR.pack(family, 64, 0, 0, 7) + attribute(1, packed))
 
-    dump = message(socket.AF_INET, b"\x0a\x00\x00\x01") + message(socket.AF_INET6, ip_bytes("fd00::1"))
-    assert addresses.parse(dump) == ([(7, ip_bytes("10.0.0.1")), (7, ip_bytes("fd00::1"))], False)
-    assert addresses.parse(addresses._HEADER.pack(20, 3, 2, 1, 0) + bytes(4)) == ([], True)
+    dump = [message(socket.AF_INET, b"\x0a\x00\x00\x01"), message(socket.AF_INET6, ip_bytes("fd00::1"))]
+    assert addresses.parse(dump) == [(7, ip_bytes("10.0.0.1")), (7, ip_bytes("fd00::1"))]
 
 
 def test_the_node_object_gives_zone_addresses_and_eligibility() -> None:

@@ -1,0 +1,14 @@
+"""The node's network devices: which of them the packet path's programs belong on, and when that changes.
+
+    look()              # every device with its role, read from the kernel now
+    classify(device)    # the rule alone: pure
+    Listener()          # wakes whoever waits when devices or addresses change
+
+All of it is about the network namespace of the calling thread.
+"""
+
+from handover_agent.devices.classify import Address, Device, Place, Role, classify
+from handover_agent.devices.listening import Listener
+from handover_agent.devices.reading import look
+
+__all__ = ["Address", "Device", "Listener", "Place", "Role", "classify", "look"]
