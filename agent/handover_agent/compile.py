@@ -18,7 +18,6 @@ from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from handover_agent.endpoints import Candidate, cluster_set, local_set, usable
-from handover_agent.layout import LAYOUT
 from handover_agent.objects import Port, Service, Slice, is_ipv4
 from handover_agent.sources import admitted, restrict
 from handover_agent.table import (
@@ -127,23 +126,17 @@ def _others(
         external = _entry(service, port, local, DROP if endpoints else REFUSE)
     else:
         internal = _entry(service, port, everywhere, REFUSE, MASQUERADE)
-    if ranges is None:
-        for address in vips:
-            yield Row(FrontendKey(address, port.port, port.protocol), internal, external)
-    elif SOURCES_KNOWN:
-        filtered, filtered_external = _filtered(internal, ranges), external and _filtered(external, ranges)
-        for address in vips:
-            yield Row(FrontendKey(address, port.port, port.protocol), filtered, filtered_external)
+    for address in vips:
+        key = FrontendKey(address, port.port, port.protocol)
+        if ranges is None:
+            yield Row(key, internal, external)
+        else:
+            yield Row(key, _filtered(internal, ranges), external and _filtered(external, ranges))
     for address in ips:
-        if SOURCES_KNOWN or ranges is None or address not in vips:
-            yield Row(FrontendKey(address, port.port, port.protocol), internal, external)
+        yield Row(FrontendKey(address, port.port, port.protocol), internal, external)
     for address in at:
         outside = None if address == LOCALHOST else external
         yield Row(FrontendKey(address, port.node_port, port.protocol), internal, outside)
-
-
-SOURCES_KNOWN = LAYOUT >= 2
-"""Whether the programs know the flag SOURCES; those that do not must find no such frontend."""
 
 
 def _of_family(addresses: Iterable[bytes], ipv4: bool) -> list[bytes]:

@@ -1,7 +1,6 @@
 """The kernel's frontends and backends through their pins: `table.Maps` with a kernel behind it."""
 
 import errno
-import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -10,8 +9,6 @@ from handover_agent import bpfbatch, layout
 from handover_agent.bpfmap import map_info
 from handover_agent.bpfsys import BpfError, obj_get
 from handover_agent.table import Backend, FrontendKey, FrontendValue, MapFull, Prefix, Source
-
-_SOURCE = struct.Struct("=I4s16s")
 
 
 class PinnedMaps:
@@ -24,8 +21,8 @@ class PinnedMaps:
         self._frontends = obj_get(directory / "frontends")
         self._backends = obj_get(directory / "backends")
         self._frontend_info, self._backend_info = map_info(self._frontends.fd), map_info(self._backends.fd)
-        self._sources = obj_get(directory / "sources") if (directory / "sources").exists() else None
-        self._source_info = map_info(self._sources.fd) if self._sources else None
+        self._sources = obj_get(directory / "sources")
+        self._source_info = map_info(self._sources.fd)
 
     def __enter__(self) -> Self:
         return self
@@ -36,8 +33,7 @@ class PinnedMaps:
     def close(self) -> None:
         """Close the descriptors; the maps stay pinned."""
         for descriptor in (self._frontends, self._backends, self._sources):
-            if descriptor is not None:
-                descriptor.close()
+            descriptor.close()
 
     @property
     def frontend_capacity(self) -> int:
@@ -85,19 +81,16 @@ class PinnedMaps:
 
     def read_sources(self) -> set[Source]:
         """Everything in the map of source ranges."""
-        if self._sources is None or self._source_info is None:
-            return set()
         info = self._source_info
         entries = bpfbatch.read_hash(self._sources.fd, info.key_bytes, info.value_bytes)
-        return {_unpack_source(key) for key, _ in entries}
+        rows = (layout.unpack_source(key) for key, _ in entries)
+        return {Source(number, Prefix(address, bits)) for number, address, bits in rows}
 
     def write_sources(self, rows: Collection[Source]) -> None:
         """Add rows. Raises MapFull after having written some."""
-        if self._sources is None or self._source_info is None:
-            raise MapFull("sources", 0, len(rows))
         value = bytes(self._source_info.value_bytes)
         try:
-            bpfbatch.write(self._sources.fd, [(_pack_source(row), value) for row in rows])
+            bpfbatch.write(self._sources.fd, [(_key(row), value) for row in rows])
         except BpfError as error:
             if error.errno == errno.ENOSPC:
                 wanted = len(set(rows) | self.read_sources())
@@ -106,19 +99,12 @@ class PinnedMaps:
 
     def delete_sources(self, rows: Collection[Source]) -> None:
         """Remove rows; those that are not there are passed over."""
-        if self._sources is not None:
-            bpfbatch.delete(self._sources.fd, [_pack_source(row) for row in rows])
+        bpfbatch.delete(self._sources.fd, [_key(row) for row in rows])
 
     def _check_region(self, offset: int, count: int) -> None:
         if offset < 0 or offset + count > self.backend_capacity:
             raise MapFull("backends", self.backend_capacity, offset + count)
 
 
-def _pack_source(source: Source) -> bytes:
-    number = source.service_id.to_bytes(4, "big")
-    return _SOURCE.pack(32 + source.prefix.bits, number, source.prefix.address)
-
-
-def _unpack_source(raw: bytes) -> Source:
-    bits, number, address = _SOURCE.unpack(raw)
-    return Source(int.from_bytes(number, "big"), Prefix(address, bits - 32))
+def _key(source: Source) -> bytes:
+    return layout.pack_source(source.service_id, source.prefix.address, source.prefix.bits)

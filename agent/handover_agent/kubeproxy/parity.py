@@ -3,7 +3,7 @@
 Rules are not compared as text: each frontend is pushed through them (`trace_*`), and what comes out is
 compared. Only what both are responsible for is compared. These are no differences:
 
-* what only the packet path serves: arrivals from outside, and SCTP;
+* arrivals from outside, whose policy is not traced;
 * what is at no port of a ClusterIP, which kube-proxy refuses in one mode and passes over in the other;
 * ClusterIPs that are assigned to an interface of this node (NodeLocal DNSCache), which the table leaves
 alone;
@@ -55,7 +55,7 @@ def compare(
     differences: list[str] = []
     node_ports_seen: set[tuple[int, Protocol, bool]] = set()
     for key, entry in table.items():
-        if key.scope is not Scope.INTERNAL or key.protocol in (Protocol.SCTP, Protocol.ANY):
+        if key.scope is not Scope.INTERNAL or key.protocol is Protocol.ANY:
             continue
         node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
         answer = rules.get(key)
@@ -66,12 +66,16 @@ def compare(
                 )
         elif (answer.verdict, answer.backends) != (_verdict(entry), frozenset(entry.backends)):
             differences.append(f"{key} ({entry.service}): kube-proxy {_theirs(answer)}, ours {_ours(entry)}")
+        elif entry.backends and answer.restricted != bool(entry.flags & FrontendFlags.SOURCES):
+            which = (
+                "filters sources, ours does not" if answer.restricted else "lets all in, ours filters sources"
+            )
+            differences.append(f"{key} ({entry.service}): kube-proxy {which}")
     for key, answer in rules.addresses.items():
-        excluded = key.protocol is Protocol.SCTP or answer.restricted or key.address in local_addresses
-        if key not in table and not excluded:
+        if key not in table and key.address not in local_addresses:
             differences.append(f"{key}: kube-proxy {_theirs(answer)}, our table lacks it")
     for (port, protocol, ipv4), answer in rules.node_ports.items():
-        if protocol is not Protocol.SCTP and (port, protocol, ipv4) not in node_ports_seen:
+        if (port, protocol, ipv4) not in node_ports_seen:
             name = f"{protocol.name} NodePort {port} ({'IPv4' if ipv4 else 'IPv6'})"
             differences.append(f"{name}: kube-proxy {_theirs(answer)}, our table lacks it")
     return differences

@@ -118,6 +118,23 @@ def test_source_ranges_are_noticed(mode: str) -> None:
 
 
 @every_mode
+def test_who_may_connect_is_compared_too(mode: str) -> None:
+    table, filtered, free = dict(our_table()), key("203.0.113.4", 443), key("203.0.113.6", 80)
+    for name in (filtered, free):
+        table[name] = replace(table[name], flags=table[name].flags ^ FrontendFlags.SOURCES)
+    assert [line.partition("kube-proxy ")[2] for line in compare(table, RULES[mode])] == [
+        "filters sources, ours does not",
+        "lets all in, ours filters sources",
+    ]
+
+
+@every_mode
+def test_sctp_is_compared_too(mode: str) -> None:
+    table = {k: entry for k, entry in our_table().items() if k.protocol is not Protocol.SCTP}
+    assert any(line.startswith("SCTP/") for line in compare(table, RULES[mode]))
+
+
+@every_mode
 def test_a_missing_a_surplus_and_a_different_frontend_are_each_named(mode: str) -> None:
     table = dict(our_table())
     wrong, gone, new = key("10.96.1.1", 80), key("10.96.1.2", 80), key("10.96.9.9", 80)

@@ -4,7 +4,6 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from handover_agent import compile as compiling
 from handover_agent.compile import NodeInfo, compile_service
 from handover_agent.objects import Service, Slice
 from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes
@@ -25,12 +24,6 @@ NODE = NodeInfo(
 REST = FrontendKey(ip_bytes("10.96.0.10"), 0, Protocol.ANY)
 """What is at no port of the ClusterIP that `service` has."""
 CLUSTER, LOCAL = FrontendFlags.MASQUERADE, FrontendFlags.NONE
-
-
-@pytest.fixture(autouse=True)
-def programs_that_know_source_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layout 2 has them."""
-    monkeypatch.setattr(compiling, "SOURCES_KNOWN", True)
 
 
 def compiled(thing: Service, *slices: Slice, node: NodeInfo = NODE) -> dict[str, Entry]:

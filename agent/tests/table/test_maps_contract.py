@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from handover_agent.bpffs import Pins
-from handover_agent.layout import LAYOUT, Sizes, map_specs
+from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.reconcile import Reconciler
 from handover_agent.table import (
@@ -172,12 +172,6 @@ def source(number: int, address: str, bits: int) -> Source:
     return Source(number, Prefix(ip_bytes(address), bits))
 
 
-@pytest.fixture
-def with_sources(request: pytest.FixtureRequest) -> None:
-    if LAYOUT < 2 and request.node.callspec.params["maps"] == "kernel":
-        pytest.skip("the kernel's map comes with layout 2")
-
-
 ROWS = {
     source(1, "10.0.0.0", 104),
     source(1, "10.0.0.0", 112),
@@ -188,7 +182,6 @@ ROWS = {
 }
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_source_ranges_are_read_back_as_written_each_once(maps: Maps) -> None:
     assert maps.read_sources() == set()
     maps.write_sources(ROWS)
@@ -196,7 +189,6 @@ def test_source_ranges_are_read_back_as_written_each_once(maps: Maps) -> None:
     assert maps.read_sources() == ROWS
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_one_source_range_goes_and_a_wider_and_a_narrower_one_stay(maps: Maps) -> None:
     maps.write_sources(ROWS)
     gone = [source(1, "10.0.0.0", 112), source(2, "10.0.0.0", 112)]
@@ -204,7 +196,6 @@ def test_one_source_range_goes_and_a_wider_and_a_narrower_one_stay(maps: Maps) -
     assert maps.read_sources() == ROWS - set(gone)
 
 
-@pytest.mark.usefixtures("with_sources")
 def test_a_full_map_of_source_ranges_says_so(maps: Maps) -> None:
     with pytest.raises(
         MapFull, match=f"sources is full: it holds {SOURCES} entries, {SOURCES + 8} are wanted"
