@@ -2,7 +2,7 @@
 
     services, backends   frontends.py     what the maps serve
     affinity             affinity.py      clients and the backends that they stay with
-    flows                flows.py         connections that are translated now
+    flows                flows.py         connections that are translated now (connections.py: as values)
     drops                drops.py         what was not served (counting.py: what to do about it)
     maps                 fill.py          how full the maps are
     check                checking.py      whether this node is as it should be
@@ -16,9 +16,10 @@ from handover_agent.showing.affinity import AFFINITY
 from handover_agent.showing.checking import CHECK
 from handover_agent.showing.drops import DROPS
 from handover_agent.showing.fill import MAPS
+from handover_agent.showing.flows import FLOWS
 from handover_agent.showing.frontends import BACKENDS, SERVICES
 
-COMMANDS = (SERVICES, BACKENDS, AFFINITY, DROPS, MAPS, CHECK)
+COMMANDS = (SERVICES, BACKENDS, FLOWS, AFFINITY, DROPS, MAPS, CHECK)
 """In the order in which --help lists them."""
 
 __all__ = ["COMMANDS"]

@@ -113,3 +113,16 @@ def test_affinity_shows_the_client_its_backend_and_the_time_left(
     assert item["state"] == "valid"
     assert 0 < item["left_s"] <= 3600
     assert item["client"]["netns_cookie"] == netns_cookie(pods_network[0])
+
+
+def test_flows_show_an_open_socket_and_forget_a_closed_one(rig: Rig, looking: Looking, pod: Pod) -> None:
+    looking.name({904: "default/web:http/TCP"})
+    rig.serve(VIP, backends(4), service_id=904)
+    connected = pod.tcp(VIP)
+    reached = connected.answer()
+    (item,) = looking.items("flows", "default/web")
+    assert (item["path"], item["protocol"], item["state"]) == ("socket", "TCP", "open")
+    assert item["frontend"] == {"address": VIP, "port": 80}
+    assert f"{item['backend']['address']}:{item['backend']['port']}" == reached
+    connected.close()
+    assert looking.items("flows", "default/web") == []
