@@ -49,6 +49,7 @@ ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 SERVICES = Resource("", "v1", "services")
 NODES = Resource("", "v1", "nodes", namespaced=False)
 PODS = Resource("", "v1", "pods")
+EVENTS = Resource("", "v1", "events")
 NODE_MIGRATIONS = Resource("handover.dev", "v1alpha1", "nodemigrations", namespaced=False)
 
 _NONE: Mapping[str, str] = {}

@@ -7,10 +7,9 @@ from handover_api.base import Rung
 from handover_api.nodemigration import Fault, KubeProxyFacts, Parity, ProxyMode, Unserved
 
 from handover_agent.apiserver import Client
-from handover_agent.health.proxy import ProxyPort
 from handover_agent.kept import Sync
 from handover_agent.ladder.machine import Standing
-from handover_agent.ladder.ports import RulesSeen
+from handover_agent.ladder.ports import HealthPort, RulesSeen
 from handover_agent.report import Report
 
 _MOST_DIFFERENCES, _MOST_LEFTOVERS = 20, 50
@@ -19,7 +18,7 @@ _MOST_DIFFERENCES, _MOST_LEFTOVERS = 20, 50
 class Facts:
     """Translates observations into the report."""
 
-    def __init__(self, report: Report, port: ProxyPort) -> None:
+    def __init__(self, report: Report, port: HealthPort) -> None:
         self._report, self._port = report, port
         self._pods: list[str] | None = None
         self._foreign = False

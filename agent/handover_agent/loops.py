@@ -8,8 +8,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from handover_api.base import Rung
@@ -31,6 +31,15 @@ _FLOWS_S, _UDP_S, _UNSERVED_S = 5.0, 30.0, 2.0
 _KEEPER_QUIET_S = 30.0
 """So long there must have been no old flow before the keeper goes."""
 _MOST_UNSERVED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something that somebody else wants done again and again: every `pause_s`, and when it is woken."""
+
+    pause_s: float
+    act: Callable[[], Awaitable[None]]
+    wake: asyncio.Event
 
 
 class Loops:
@@ -69,7 +78,11 @@ class Loops:
         self._bad_rounds: deque[ProbeResult] = deque(maxlen=limits.rounds if limits else 1)
 
     def tasks(
-        self, verify_s: float, probe_s: float, refresh_node: Callable[[], Awaitable[None]]
+        self,
+        verify_s: float,
+        probe_s: float,
+        refresh_node: Callable[[], Awaitable[None]],
+        chores: Mapping[str, Chore],
     ) -> dict[str, Coroutine[Any, Any, None]]:
         """Name → loop."""
         return {
@@ -79,6 +92,10 @@ class Loops:
             "flows": self._repeat("flows", _FLOWS_S, self._count_flows),
             "udp": self._repeat("udp", _UDP_S, self._reconcile_udp, self._table.udp_changed),
             "probes": self._repeat("probes", probe_s, self._probe, self._ladder.arrived),
+            **{
+                name: self._repeat(name, chore.pause_s, chore.act, chore.wake)
+                for name, chore in chores.items()
+            },
         }
 
     async def _repeat(

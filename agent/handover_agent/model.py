@@ -30,12 +30,9 @@ class Services:
     def replace(self, objects: Iterable[Service]) -> None:
         """Take over a whole list."""
         model, fresh = self._model, {service.key: service for service in objects}
-        model.dirty |= {
-            key for key in model.services.keys() | fresh.keys() if model.services.get(key) != fresh.get(key)
-        }
-        model.services = fresh
+        old, model.services = model.services, fresh
         model.listed_services = True
-        model.touch()
+        model.touch(*(key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)))
 
     def put(self, service: Service) -> None:
         """Take over one that was added or modified."""
@@ -62,11 +59,10 @@ class Slices:
         for slice_ in objects:
             if slice_.service:
                 fresh.setdefault(slice_.service, {})[slice_.key] = slice_
-        model.dirty |= {key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)}
         model.slices_by_service = fresh
         model.owners = {key: service for service, slices in fresh.items() for key in slices}
         model.listed_slices = True
-        model.touch()
+        model.touch(*(key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)))
 
     def put(self, slice_: Slice) -> None:
         """Take over one that was added or modified; its label may have moved it to another Service."""
@@ -105,10 +101,19 @@ class Model:
         self.services_sink, self.slices_sink = Services(self), Slices(self)
         self.changed = asyncio.Event()  # set while somebody has changes to take
         self.revision = 0
+        self._followers: list[set[str]] = []
+
+    def follow(self) -> set[str]:
+        """A set of one's own that the Services which change are added to; the follower takes them out."""
+        followed = set(self.services)
+        self._followers.append(followed)
+        return followed
 
     def touch(self, *services: str) -> None:
         """Something changed (for these Services)."""
         self.dirty.update(services)
+        for followed in self._followers:
+            followed.update(services)
         self.revision += 1
         self.changed.set()
 

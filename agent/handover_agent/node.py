@@ -87,6 +87,8 @@ class NodeObject:
     """What the agent reads of its own Node."""
 
     name: str
+    uid: str = ""
+    """Empty while it has not been read."""
     zone: str = ""
     addresses: tuple[bytes, ...] = ()
     eligible: bool = True
@@ -106,6 +108,7 @@ def decode_node(raw: bytes | msgspec.Raw) -> NodeObject:
             packed.append(address)
     return NodeObject(
         name=wire.metadata.name,
+        uid=wire.metadata.uid,
         zone=(wire.metadata.labels or {}).get(_ZONE, ""),
         addresses=tuple(packed),
         eligible=not wire.metadata.deletion_timestamp

@@ -27,16 +27,22 @@ from handover_agent.bpfsys import BpfError
 from handover_agent.conntrack import serving
 from handover_agent.credentials import Credentials
 from handover_agent.datapath import Datapath
+from handover_agent.events import About, Events, Happening
 from handover_agent.facts import Facts
 from handover_agent.footing import ApiCluster, KernelConntrack, KernelDatapath, KernelRules
+from handover_agent.health.listening import NotListening
+from handover_agent.health.local import LocalPolicies
+from handover_agent.health.metrics import MetricsPort
 from handover_agent.health.own import OwnPort
 from handover_agent.health.proxy import ProxyHealth, ProxyPort
-from handover_agent.kept import KeptTable
+from handover_agent.health.services import ServicePorts, places
+from handover_agent.health.takeover import Takeover
+from handover_agent.kept import KeptTable, Sync
 from handover_agent.ladder.deadman import Limits
 from handover_agent.ladder.journal import Journal
 from handover_agent.ladder.machine import Goal, Ladder, Pace
 from handover_agent.ladder.ports import Ground
-from handover_agent.loops import Loops
+from handover_agent.loops import Chore, Loops
 from handover_agent.metrics import Figures, registry
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
@@ -49,6 +55,8 @@ from handover_agent.watch import Backoff, Feed, Reflector
 from handover_agent.wish import Pods, Single, Wish, node_kind, pod_kind, wish_kind
 
 log = logging.getLogger(__name__)
+
+_CHORE_S = 5.0
 
 SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
     "snapshot",
@@ -100,7 +108,17 @@ class Agent:
         self._report = Report(
             NodeMigrationStatus(agent=_agent_facts(settings), kernel=KernelFacts(release=kernel_release()))
         )
-        self._port = ProxyPort(settings.proxy_health_port, self._proxy_health)
+        self._events = Events(self._client, node)
+        metrics = registry(self._figures)
+        self._proxy = ProxyPort(settings.proxy_health_port, self._proxy_health)
+        self._policies = LocalPolicies(self._model, node)
+        self._port = Takeover(
+            self._proxy,
+            ServicePorts(lambda: self._proxy_health().healthy(datetime.now(UTC)), self._no_health_check),
+            MetricsPort(str(settings.proxy_metrics_host), settings.proxy_metrics_port, metrics),
+            self._policies,
+            lambda: places(self._table.node),
+        )
         self._facts = Facts(self._report, self._port)
         self._node = NodeObject(node)
         datapath = Datapath(settings.pins, cgroup)
@@ -111,7 +129,7 @@ class Agent:
             datapath.maps,
             NamesFile(state / NAMES),
             stale=self._stale,
-            changed=self._facts.synced,
+            changed=self._synced,
         )
         self._rules = KernelRules(
             state / SNAPSHOT,
@@ -142,6 +160,7 @@ class Agent:
             report=self._facts.standing,
             pace=Pace(grace_s=settings.grace_s),
         )
+        self._node_there = False
         self._wish: Wish | None = None
         self._wishes = Reflector(self._client, wish_kind(node), Single(self._wished))
         self._nodes = Reflector(self._client, node_kind(node), Single(self._node_seen))
@@ -167,7 +186,7 @@ class Agent:
             settings.health_port,
             unlively=self._unlively,
             unready=self._unready,
-            registry=registry(self._figures),
+            registry=metrics,
         )
         self._alive_at = time.monotonic()
 
@@ -192,7 +211,15 @@ class Agent:
             "table": self._table.run(),
             "status": self._writer.run(),
             "pulse": self._pulse(),
-            **self._loops.tasks(self._settings.verify_s, self._settings.probe_s, self._refresh_node),
+            **self._loops.tasks(
+                self._settings.verify_s,
+                self._settings.probe_s,
+                self._refresh_node,
+                {
+                    "ports": Chore(_CHORE_S, self._port.follow, self._port.changed),
+                    "events": Chore(_CHORE_S, self._events.write, self._events.news),
+                },
+            ),
         }
 
     async def _connect_and_watch(self) -> None:
@@ -272,9 +299,23 @@ class Agent:
         self._report.changed.set()
 
     def _node_seen(self, node: NodeObject | None) -> None:
+        """What is known of a Node that is gone goes on holding, but no load balancer should send here."""
+        self._node_there = node is not None
         if node is not None:
             self._node = node
             self._loops.node_changed.set()
+
+    def _synced(self, sync: Sync) -> None:
+        self._facts.synced(sync)
+        self._port.changed.set()
+
+    def _no_health_check(self, service: str, port: int, error: NotListening) -> None:
+        message = (
+            f"node {self._settings.node_name} failed to start healthcheck {service!r} on port {port}: {error}"
+        )
+        self._events.tell(
+            Happening(About.service(service), "FailedToStartServiceHealthcheck", "Listen", message)
+        )
 
     def _pods_seen(self, pods: list[str]) -> None:
         self._facts.pods_seen(pods)
@@ -307,7 +348,8 @@ class Agent:
 
     def _proxy_health(self) -> ProxyHealth:
         sync = self._table.sync
-        return ProxyHealth(sync.last_synced or datetime.now(UTC), sync.waiting_since, self._node.eligible)
+        eligible = self._node_there and self._node.eligible
+        return ProxyHealth(sync.last_synced or datetime.now(UTC), sync.waiting_since, eligible)
 
     def _figures(self) -> Figures:
         frontends, backends = self._table.capacity
@@ -319,7 +361,7 @@ class Agent:
             repaired=self._table.repaired,
             udp_entries_deleted=self._loops.udp_entries_deleted,
             counters=self._facts.counters,
-            health_answers=self._port.answers,
+            health_answers=self._proxy.answers,
         )
 
 

@@ -7,10 +7,11 @@ names it.
 import argparse
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError
 
 PREFIX = "HANDOVER_"
 
@@ -43,6 +44,13 @@ class Settings(BaseModel):
     )
     proxy_health_port: int = Field(
         default=10256, ge=1, le=65535, description="kube-proxy's health port, taken over"
+    )
+    proxy_metrics_host: IPvAnyAddress | Literal["none"] = Field(
+        default=IPv4Address("127.0.0.1"),
+        description="the address of kube-proxy's metrics (its metricsBindAddress), taken over; none: not at all",
+    )
+    proxy_metrics_port: int = Field(
+        default=10249, ge=1, le=65535, description="kube-proxy's metrics port, taken over"
     )
     frontends: int = Field(default=65536, ge=16, le=1 << 20, description="room for frontends")
     backends: int = Field(default=262144, ge=16, le=1 << 24, description="room for backends")

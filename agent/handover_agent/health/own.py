@@ -7,8 +7,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from handover_agent.health.proxy import _listen
-from handover_agent.ladder.ports import Blocked
+from handover_agent.health.listening import NotListening, listen_everywhere
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +33,9 @@ class OwnPort:
     async def start(self) -> None:
         """Raises OwnPortInUse."""
         try:
-            listening = _listen(self._port)
-        except Blocked as error:
-            raise OwnPortInUse(
-                f"port {self._port} is in use: choose another one with --health-port"
-            ) from error
+            listening = listen_everywhere(self._port)
+        except NotListening as error:
+            raise OwnPortInUse(f"{error}: choose another port with --health-port") from error
         application = web.Application()
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)

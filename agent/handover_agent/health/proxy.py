@@ -1,14 +1,12 @@
 """kube-proxy's health port, `:10256`: what it answers, and taking it over.
 
 Cloud load balancers decide by it whether a node gets traffic, and it is the interlock between two proxies:
-only who holds it is the node's proxy. Bound like kube-proxy does, one socket for both families, without
-sharing.
+only who holds it is the node's proxy.
 """
 
 import asyncio
-import errno
+import json
 import logging
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +14,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from handover_agent.health.listening import NotListening, listen_everywhere
+from handover_agent.health.local import IPV4, IPV6
 from handover_agent.ladder.ports import Blocked
 
 log = logging.getLogger(__name__)
@@ -37,23 +37,25 @@ class ProxyHealth:
     def healthy(self, now: datetime) -> bool:
         """As `/livez` says it."""
         since = self.waiting_since
-        return since is None or (now - since).total_seconds() <= HEALTH_TIMEOUT_S
+        return since is None or (now - since).total_seconds() < HEALTH_TIMEOUT_S
 
 
 def body(health: ProxyHealth, now: datetime, *, with_node: bool) -> tuple[int, dict[str, object]]:
-    """The HTTP status and the JSON of an answer, in kube-proxy's form."""
+    """The HTTP status and the JSON of an answer, in kube-proxy's form (its proxy_health.go).
+
+    Of the node only `/healthz` speaks. A good answer says that it is up to date now, as kube-proxy has said since the
+    days when it wrote its rules every few seconds. Both families are written together, so they stand alike.
+    """
     healthy = health.healthy(now)
-    updated = now if health.waiting_since is None else health.last_synced
-    answer: dict[str, object] = {
-        "lastUpdated": _go_time(updated),
-        "currentTime": _go_time(now),
-        "nodeEligible": health.node_eligible,
-        "healthy": healthy,
-        "status": {
-            family: {"lastUpdated": _go_time(updated), "healthy": healthy} for family in ("IPv4", "IPv6")
-        },
-    }
     good = healthy and (health.node_eligible or not with_node)
+    family = {"lastUpdated": _go_time(health.last_synced), "healthy": healthy}
+    answer: dict[str, object] = {
+        "lastUpdated": _go_time(now if good else health.last_synced),
+        "currentTime": _go_time(now),
+        **({"nodeEligible": health.node_eligible} if with_node else {}),
+        "healthy": healthy,
+        "status": {IPV4: family, IPV6: family},
+    }
     return (200 if good else 503), answer
 
 
@@ -74,10 +76,19 @@ class ProxyPort:
         """Idempotent. Raises Blocked when another process has the port."""
         if self._runner is not None:
             return
-        listening = _listen(self._port)
+        try:
+            listening = listen_everywhere(self._port)
+        except NotListening as error:
+            if not error.taken:
+                raise
+            raise Blocked(
+                "HealthPortInUse",
+                f"port {self._port} is held by another process, so a kube-proxy may still run on this node; it "
+                "is tried again",
+            ) from error
         application = web.Application()
-        application.router.add_get("/healthz", self._healthz)
-        application.router.add_get("/livez", self._livez)
+        application.router.add_route("*", "/healthz", self._healthz)
+        application.router.add_route("*", "/livez", self._livez)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         try:
             await runner.setup()
@@ -109,7 +120,11 @@ class ProxyPort:
     def _answer(self, path: str, *, with_node: bool) -> web.Response:
         status, answer = body(self._health(), datetime.now(UTC), with_node=with_node)
         self.answers[path, status] = self.answers.get((path, status), 0) + 1
-        return web.json_response(answer, status=status, headers={"X-Content-Type-Options": "nosniff"})
+        return web.Response(
+            status=status,
+            body=json.dumps(answer, separators=(",", ":")).encode(),
+            headers={"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"},
+        )
 
 
 def port_listened(port: int, tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> bool:
@@ -126,47 +141,6 @@ def listens(table: str, port: int) -> bool:
         if len(fields) > 3 and fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
             return True
     return False
-
-
-def _listen(port: int) -> socket.socket:
-    try:
-        made = _dual_stack(port) if socket.has_ipv6 else _ipv4(port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise Blocked(
-                "HealthPortInUse",
-                f"port {port} is held by another process, so a kube-proxy may still run on this node; it "
-                "is tried again",
-            ) from error
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise
-        return _ipv4(port)
-    return made
-
-
-def _dual_stack(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(("::", port))
-        sock.listen(128)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _ipv4(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("0.0.0.0", port))
-        sock.listen(128)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _go_time(moment: datetime) -> str:

@@ -1,0 +1,52 @@
+"""Listening sockets as kube-proxy binds them: without sharing, so that a second proxy on a node is noticed."""
+
+import errno
+import socket
+from ipaddress import IPv6Address, ip_address
+
+_BACKLOG = 128
+
+
+class NotListening(Exception):
+    """A port cannot be listened on: which, where, and the kernel's reason."""
+
+    def __init__(self, where: str, error: OSError) -> None:
+        super().__init__(f"cannot listen on {where}: {error.strerror}")
+        self.taken = error.errno == errno.EADDRINUSE
+
+
+def listen_everywhere(port: int) -> socket.socket:
+    """One socket for every address of both families; of IPv4 alone where there is no IPv6. Raises NotListening."""
+    if socket.has_ipv6:
+        try:
+            return _listening(socket.AF_INET6, "::", port, both=True)
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise NotListening(f"port {port}", error) from error
+    try:
+        return _listening(socket.AF_INET, "0.0.0.0", port)
+    except OSError as error:
+        raise NotListening(f"port {port}", error) from error
+
+
+def listen_at(address: str, port: int) -> socket.socket:
+    """A socket for one address, or with `0.0.0.0` or `::` for every one of that family. Raises NotListening."""
+    v6 = isinstance(ip_address(address), IPv6Address)
+    try:
+        return _listening(socket.AF_INET6 if v6 else socket.AF_INET, address, port)
+    except OSError as error:
+        raise NotListening(f"[{address}]:{port}" if v6 else f"{address}:{port}", error) from error
+
+
+def _listening(family: int, address: str, port: int, *, both: bool = False) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        made.bind((address, port))
+        made.listen(_BACKLOG)
+    except BaseException:
+        made.close()
+        raise
+    return made
