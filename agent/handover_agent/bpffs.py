@@ -4,6 +4,8 @@
     <pins>/programs-<version>/<hook>     a complete set of programs, renamed into place when it is
     <pins>/loading/<hook>                a set that is being loaded, or was when somebody was killed
     <pins>/links/<hook>                  the attachments; a program runs exactly as long as its link exists
+    <pins>/devices/<index>-<direction>   the same on devices (tcx)
+    <pins>/devices/<index>-clsact/       a device on which we made the qdisc for our filters (before Linux 6.6)
 
 Names have no dots: the bpffs keeps those for itself.
 """
@@ -49,6 +51,7 @@ class Pins:
         self.root = root
         self.maps = root / f"maps-{LAYOUT}"
         self.links = root / "links"
+        self.devices = root / "devices"
         self.loading = root / "loading"
 
     def programs(self, version: str) -> Path:

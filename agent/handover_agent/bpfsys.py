@@ -101,6 +101,15 @@ class LinkInfo:
     attach_type: int
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceLink:
+    """What the kernel says about a tcx link; `index` is 0 when its device is gone."""
+
+    program_id: int
+    index: int
+    attach_type: int
+
+
 def bpf(command: Command, attr: ctypes.Array[ctypes.c_char], tried: str) -> int:
     result, number = call(command, attr)
     if result < 0:
@@ -145,6 +154,12 @@ def link_info(fd: int) -> LinkInfo:
     # type, id, program id, (padding), then the cgroup's: id, attach type
     _, _, program, cgroup, attach_type = struct.unpack_from("=III4xQI", object_info(fd, 32))
     return LinkInfo(program, cgroup, attach_type)
+
+
+def device_link_info(fd: int) -> DeviceLink:
+    """Program and device of an open tcx link."""
+    _, _, program, index, attach_type = struct.unpack_from("=III4xII", object_info(fd, 32))
+    return DeviceLink(program, index, attach_type)
 
 
 def object_info(fd: int, length: int) -> bytes:
@@ -194,9 +209,12 @@ def obj_get(path: Path) -> Descriptor:
     return Descriptor(result)
 
 
-def link_create(program_fd: int, cgroup_fd: int, attach_type: int, tried: str) -> Descriptor:
-    """Attach a program to a cgroup by a link, next to whatever else is attached there."""
-    return Descriptor(bpf(Command.LINK_CREATE, attributes("III", program_fd, cgroup_fd, attach_type), tried))
+def link_create(program_fd: int, target: int, attach_type: int, tried: str) -> Descriptor:
+    """Attach a program by a link, next to whatever else is attached there.
+
+    `target`: the descriptor of a cgroup, or the index of a device, depending on the attach type.
+    """
+    return Descriptor(bpf(Command.LINK_CREATE, attributes("III", program_fd, target, attach_type), tried))
 
 
 def link_update(link_fd: int, program_fd: int, tried: str) -> None:

@@ -1,7 +1,7 @@
 """What this kernel can do, found by trying and not by its version: distributions backport.
 
-Trying leaves nothing behind: the programs are two instructions long and closed at once, the link is asked for
-with a cgroup that does not exist.
+Trying leaves nothing behind: the programs are two instructions long and closed at once, the links are asked for
+with a cgroup and a device that do not exist.
 """
 
 import errno
@@ -12,14 +12,16 @@ from handover_agent.bpfmap import MapType, map_create
 from handover_agent.bpfsys import BpfError, ProgramType, link_create, program_load
 from handover_agent.hooks import HOOKS
 
-_CONNECT4 = 10
-_NO_DESCRIPTOR = (1 << 31) - 1
+_CONNECT4, _TCX_INGRESS = 10, 46
+_NO_DESCRIPTOR = _NO_DEVICE = (1 << 31) - 1
 _NETNS_COOKIE, _SET_RETVAL = 122, 187  # enum bpf_func_id
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `set_retval`."""
+    """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `sched_cls`,
+    `set_retval`, `tcx`.
+    """
 
     found: list[str]
     missing: list[str]  # required, and not there: the datapath cannot work
@@ -44,18 +46,33 @@ def probe() -> Features:
     """Find the features by trying. Raises BpfError when the agent lacks the capabilities to try.
 
     Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack
-    instead of being refused at once.
+    instead of being refused at once. Without `tcx` (Linux 6.6) devices get their programs by classic filters.
     """
     tried = {hook.name: _loads(hook.program_type, hook.attach_type, _PROCEED) for hook in HOOKS}
     tried["cgroup_link"] = _links()
     tried["lru_hash"] = _maps()
     tried["netns_cookie"] = _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_NETNS_COOKIE))
-    optional = {"set_retval": _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_SET_RETVAL))}
+    tried["sched_cls"] = _loads(ProgramType.SCHED_CLS, 0, _PROCEED)
+    optional = {
+        "set_retval": _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_SET_RETVAL)),
+        "tcx": tcx(),
+    }
     return Features(
         found=[name for name, works in (tried | optional).items() if works],
         missing=[name for name, works in tried.items() if not works],
         lacking=[name for name, works in optional.items() if not works],
     )
+
+
+def tcx() -> bool:
+    """Whether programs can be attached to devices by links."""
+    try:
+        with program_load(ProgramType.SCHED_CLS, 0, _PROCEED, "probe", log=False) as program:
+            link_create(program.fd, _NO_DEVICE, _TCX_INGRESS, "no device").close()
+    except BpfError as error:
+        _raise_if_forbidden(error)
+        return error.errno == errno.ENODEV  # it got as far as looking for the device
+    return False
 
 
 def _loads(kind: ProgramType, attach_type: int, code: bytes) -> bool:

@@ -1,0 +1,93 @@
+"""Brings the programs on a node's devices in line with what its devices are.
+
+Nothing is remembered here: what is attached is read from the kernel, what should be from its list of devices.
+So the same call attaches at first, follows pods that come and go, swaps programs for another version's, and goes
+on after a kill at any instruction.
+"""
+
+import errno
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol as Interface
+
+from handover_agent.bpfsys import BpfError, DatapathError, obj_get, program_id
+from handover_agent.devices import Place
+from handover_agent.packetpath.clsact import Clsact
+from handover_agent.packetpath.points import Direction, Point, wanted
+from handover_agent.packetpath.tcx import Tcx
+from handover_agent.rtnetlink import NetlinkError
+
+_DEVICE_GONE = frozenset({errno.ENODEV, errno.ENXIO})
+
+
+class NotAttached(DatapathError):
+    """Some devices are without their programs."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(
+            f"{len(self.problems)} devices are not served, packets that come in there would not be "
+            f"translated; first: {self.problems[0]}"
+        )
+
+
+class Means(Interface):
+    """One of the two ways to have a program run at a point."""
+
+    def attached(self) -> dict[Point, int]: ...
+    def attach(self, point: Point, program: Path) -> None: ...
+    def detach(self, point: Point) -> None: ...
+    def tidy(self) -> None: ...
+
+
+def means(directory: Path, tcx: bool) -> Means:
+    """The better way, or the one that kernels before 6.6 have."""
+    return Tcx(directory) if tcx else Clsact(directory)
+
+
+def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
+    """Have each device's programs of the directory `programs` run, and none where none belongs.
+
+    Returns what is wrong with devices that are without their programs. A device that goes meanwhile is not.
+    """
+    how.tidy()
+    should, there = wanted(places), how.attached()
+    ids = _ids(programs, should)
+    for point in _inward_first(there.keys() - should.keys()):
+        how.detach(point)
+    problems: dict[int, str] = {}
+    for point, name in should.items():
+        if there.get(point) == ids[name] or point.index in problems:
+            continue  # a device without its way out must not get its way in
+        try:
+            how.attach(point, programs / name)
+        except (BpfError, NetlinkError) as error:
+            if error.errno not in _DEVICE_GONE:
+                problems[point.index] = str(error)
+    return list(problems.values())
+
+
+def running(directory: Path) -> dict[Point, int]:
+    """Where programs run for us, whichever way they got there, and their ids."""
+    return Clsact(directory).attached() | Tcx(directory).attached()
+
+
+def detach(directory: Path, directions: Collection[Direction] = tuple(Direction)) -> None:
+    """Take programs off every device, the way in before the way out; none of them runs when this returns."""
+    for how in (Tcx(directory), Clsact(directory)):
+        for point in _inward_first(how.attached()):
+            if point.direction in directions:
+                how.detach(point)
+        how.tidy()
+
+
+def _ids(programs: Path, should: Mapping[Point, str]) -> dict[str, int]:
+    found = {}
+    for name in set(should.values()):
+        with obj_get(programs / name) as program:
+            found[name] = program_id(program.fd)
+    return found
+
+
+def _inward_first(points: Iterable[Point]) -> list[Point]:
+    return sorted(points, key=lambda point: (point.direction is Direction.EGRESS, point))

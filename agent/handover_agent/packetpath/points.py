@@ -1,0 +1,45 @@
+"""Where on a device a program runs, and which program belongs there. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from handover_agent.devices import Place, Role
+
+
+class Direction(StrEnum):
+    """As the device sees packets: what comes in from the wire, what goes out on it."""
+
+    EGRESS = "egress"
+    INGRESS = "ingress"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """A device by its number, and a direction."""
+
+    index: int
+    direction: Direction
+
+    def __str__(self) -> str:
+        return f"{self.direction} of device {self.index}"
+
+
+_PROGRAMS = {
+    Role.OUTSIDE: {Direction.EGRESS: "outward", Direction.INGRESS: "from_outside"},
+    Role.POD: {Direction.EGRESS: "outward", Direction.INGRESS: "from_pod"},
+}
+
+
+def wanted(places: Iterable[Place]) -> dict[Point, str]:
+    """Point → the program that belongs there.
+
+    In the order to attach in: no packet is translated on its way in before its answer would be on its way out.
+    """
+    return {
+        Point(place.device.index, direction): name
+        for direction in (Direction.EGRESS, Direction.INGRESS)
+        for place in places
+        for at, name in _PROGRAMS.get(place.role, {}).items()
+        if at is direction
+    }
