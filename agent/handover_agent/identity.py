@@ -18,6 +18,8 @@ class Identities:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._owners: dict[int, str] = {}
+        self.revision = 0
+        """Another number whenever `names` has other content."""
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -51,9 +53,11 @@ class Identities:
         """Forget ports that are not wanted any more."""
         for service in [s for s in self._numbers if s not in services]:
             del self._owners[self._numbers.pop(service)]
+            self.revision += 1
 
     def _give(self, service: str, number: int) -> int:
         self._numbers[service], self._owners[number] = number, service
+        self.revision += 1
         return number
 
 

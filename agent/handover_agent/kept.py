@@ -67,7 +67,8 @@ class KeptTable:
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "maps")
         self._retry_in_s: float | None = None
-        self._names_due = False
+        self._names_revision = -1  # that is in the file
+        self._names_from = 0.0  # when the file may be written again
         self._node_known = False
         self.sync = Sync()
         self.repaired = 0
@@ -139,6 +140,7 @@ class KeptTable:
             if maps is not None:
                 await self._call(maps.close)
             self._set(Sync())
+            self._names_revision = -1
             await self._call(self._names.remove)
 
     async def run(self) -> None:
@@ -152,11 +154,9 @@ class KeptTable:
             self._thread.shutdown(wait=False)
 
     async def _wait(self) -> None:
-        limit = (
-            self._retry_in_s
-            if self._retry_in_s is not None
-            else (_NAMES_EVERY_S if self._names_due else None)
-        )
+        limit = self._retry_in_s
+        if limit is None and self._names_due:
+            limit = max(0.0, self._names_from - time.monotonic())
         try:
             async with asyncio.timeout(limit):
                 await self._model.changed.wait()
@@ -178,16 +178,21 @@ class KeptTable:
                 self._fail(f"the maps cannot be read: {error}")
             if any(key.protocol.name == "UDP" for key in delta):
                 self.udp_changed.set()
-            self._names_due = self._names_due or bool(delta)
-            if self._names_due and not self._model.changed.is_set():
+            if self._names_due and time.monotonic() >= self._names_from:
                 await self._write_names()
 
+    @property
+    def _names_due(self) -> bool:
+        return self._reconciler is not None and self._reconciler.names_revision != self._names_revision
+
     async def _write_names(self) -> None:
+        """They are for people; where many Services come and go, writing them costs more than the maps do."""
         reconciler = self._reconciler
         if reconciler is not None:
+            revision, self._names_from = reconciler.names_revision, time.monotonic() + _NAMES_EVERY_S
             try:
                 await self._call(self._names.write, reconciler.names())
-                self._names_due = False
+                self._names_revision = revision
             except OSError as error:
                 log.warning("the names file could not be written", extra={"error": str(error)})
 

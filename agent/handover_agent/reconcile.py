@@ -95,6 +95,11 @@ class Reconciler:
         """The frontends that are not as wanted, and why."""
         return dict(self._failures)
 
+    @property
+    def names_revision(self) -> int:
+        """Another number whenever `names` has other content."""
+        return self._identities.revision
+
     def names(self) -> dict[int, str]:
         """The Service port behind each number in the kernel, for people. May come from any thread."""
         with self._lock:

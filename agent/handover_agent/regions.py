@@ -28,6 +28,7 @@ class Regions:
     def __init__(self, capacity: int, clock: Callable[[], float], grace_s: float = GRACE_S) -> None:
         self._capacity, self._clock, self._grace_s = capacity, clock, grace_s
         self._live: dict[int, int] = {}  # offset → size
+        self._used = 0
         self._starts: list[int] = []  # of free blocks, sorted
         self._sizes: dict[int, int] = {}  # free block's offset → size
         self._resting: deque[tuple[float, int, int]] = deque()  # due, offset, size
@@ -42,7 +43,7 @@ class Regions:
     @property
     def used(self) -> int:
         """Slots in regions that are in use."""
-        return sum(self._live.values())
+        return self._used
 
     @property
     def live(self) -> dict[int, int]:
@@ -61,6 +62,7 @@ class Regions:
         `rest`: whoever freed the others did it at an unknown time, so they begin a grace period now.
         """
         self._live, self._starts, self._sizes = {}, [], {}
+        self._used = 0
         self._resting.clear()
         self._resting_slots = 0
         end = 0
@@ -71,6 +73,7 @@ class Regions:
             if offset > end:
                 gaps.append((end, offset - end))
             self._live[offset] = size
+            self._used += size
             end = offset + size
         if end < self._capacity:
             gaps.append((end, self._capacity - end))
@@ -89,6 +92,7 @@ class Regions:
             if self._sizes[start] >= size:
                 self._cut(start, size)
                 self._live[start] = size
+                self._used += size
                 return start
         if self._resting and sum(self._sizes.values()) + self._resting_slots >= size:
             raise RegionsResting(size, until=self._resting[-1][0])
@@ -96,7 +100,9 @@ class Regions:
 
     def give_back(self, offset: int) -> None:
         """A region that no frontend points at any more: it rests, then it is free."""
-        self._rest(offset, self._live.pop(offset))
+        size = self._live.pop(offset)
+        self._used -= size
+        self._rest(offset, size)
 
     def _rest(self, offset: int, size: int) -> None:
         self._resting.append((self._clock() + self._grace_s, offset, size))

@@ -2,17 +2,23 @@
 
 `compile` makes a `Table` out of Services and EndpointSlices, `diff` compares it with what the maps hold, and the
 maps' side writes the difference. Everything here is pure; the kernel is behind the `Maps` protocol.
+
+The values are msgspec's structs: there are hundreds of thousands of them in a large cluster, and these are made, hashed
+and compared without Python's help, and no concern of the garbage collector's.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol as Interface
 
+import msgspec
+
 
 class Protocol(IntEnum):
     """IANA protocol numbers, as the datapath's keys have them."""
+
+    __hash__ = int.__hash__  # Enum's own asks for the name's, in Python
 
     ANY = 0  # every protocol, at port 0: what is at no port of a ClusterIP
     TCP = 6
@@ -25,6 +31,8 @@ class Scope(IntEnum):
 
     What arrives from outside is looked up as EXTERNAL, then as INTERNAL, where a hit is always masqueraded.
     """
+
+    __hash__ = int.__hash__
 
     INTERNAL = 0  # local processes, pods, and the node itself
     EXTERNAL = 1  # arrivals from outside the node, where they are treated differently (the packet path)
@@ -41,8 +49,7 @@ class FrontendFlags(IntFlag):
     SOURCES = 16  # only for sources in the map `sources`, others are dropped; sockets leave it to the packets
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class FrontendKey:
+class FrontendKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """An address, port and protocol at which a Service is reached. `address` has 16 bytes; IPv4 is v4-mapped.
 
     Port 0 with Protocol.ANY stands for all that is not a frontend of that address.
@@ -59,8 +66,7 @@ class FrontendKey:
         return text if self.scope is Scope.INTERNAL else f"{text} from outside"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Backend:
+class Backend(msgspec.Struct, frozen=True, order=True, gc=False):
     """An endpoint's address (16 bytes, IPv4 v4-mapped) and port."""
 
     address: bytes
@@ -71,8 +77,7 @@ class Backend:
         return f"{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Prefix:
+class Prefix(msgspec.Struct, frozen=True, order=True, gc=False):
     """Addresses that begin with the same `bits` of 128 (for IPv4, v4-mapped, that is 96 more than people write)."""
 
     address: bytes
@@ -83,8 +88,7 @@ class Prefix:
         return f"{host}/{self.bits if ':' in host else self.bits - 96}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What a frontend should do: its backends (sorted, no duplicates), flags, and the Service port it comes from."""
 
     backends: tuple[Backend, ...]
@@ -97,8 +101,7 @@ class Entry:
 Table = Mapping[FrontendKey, Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class FrontendValue:
+class FrontendValue(msgspec.Struct, frozen=True, gc=False):
     """A frontend as the kernel holds it: a region of the backend array, flags, affinity."""
 
     offset: int  # index of the region's first slot in the backend array
@@ -108,8 +111,7 @@ class FrontendValue:
     affinity_timeout_s: int = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, order=True, gc=False):
     """A row of the map `sources`: these addresses may connect to the frontends of that Service port."""
 
     service_id: int

@@ -2,13 +2,13 @@
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from handover_agent.settings import Settings
 from handover_agent.showing.command import Command, only
 from handover_agent.showing.listing import Listing, Row
 from handover_agent.showing.node import Node
-from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, Scope, ip_text
+from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_text
 
 SERVES_NOTHING = "The maps are empty: no Service of the cluster has a frontend on this node."
 NOTHING_WITH = "Nothing here contains {!r}; without an argument, all is shown."
@@ -31,7 +31,7 @@ class Held:
     @property
     def frontend(self) -> str:
         """Protocol, address and port, without the scope, which has a column of its own."""
-        return str(replace(self.key, scope=Scope.INTERNAL))
+        return str(FrontendKey(self.key.address, self.key.port, self.key.protocol))
 
     @property
     def rest(self) -> bool:

@@ -1,7 +1,6 @@
 """What kube-proxy 1.36 does with a cluster, read from its rules, is what our compiler makes of the same cluster."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from handover_agent.table import (
 )
 from handover_agent.wanted import compile_table
 from handover_agent.wire import WireService, WireSlice, service_of, slice_of
+from msgspec.structs import replace
 from tests.kubeproxy import cluster
 
 pytestmark = pytest.mark.unit

@@ -1,7 +1,5 @@
 """The reconciler makes the maps hold what is wanted, whatever fails on the way."""
 
-from dataclasses import replace
-
 import pytest
 from handover_agent.identity import candidates
 from handover_agent.reconcile import Reconciler
@@ -16,6 +14,7 @@ from handover_agent.table import (
     Table,
     ip_bytes,
 )
+from msgspec.structs import replace
 from tests.fakes.clock import Clock
 from tests.fakes.maps import FakeMaps, Fault
 from tests.table.wanting import backend, entry, key
