@@ -169,18 +169,19 @@ def _filtered(entry: Entry, ranges: tuple[Prefix, ...]) -> Entry:
 
 
 def _node_port_addresses(node: NodeInfo) -> Iterator[bytes]:
-    cidrs = [ip_network(c, strict=False) for c in node.node_port_addresses if c != "primary"]
-    if cidrs or not node.node_port_addresses:
-        for packed in node.local_addresses:
-            address = ip_address(ip_text(packed))
-            if address.is_loopback or (address.version == 6 and address.is_link_local):
-                continue  # loopback is decided below; fe80:: says nothing without an interface
-            if not cidrs or any(address in cidr for cidr in cidrs):
-                yield packed
+    """As kube-proxy reads them: CIDRs of one family say nothing about the other, where every address counts."""
     if "primary" in node.node_port_addresses:
         yield from node.primary_addresses
+        return
+    cidrs = [ip_network(cidr, strict=False) for cidr in node.node_port_addresses]
+    for packed in node.local_addresses:
+        address = ip_address(ip_text(packed))
+        if address.is_loopback or (address.version == 6 and address.is_link_local):
+            continue  # loopback is decided below; fe80:: says nothing without an interface
+        own = [cidr for cidr in cidrs if cidr.version == address.version]
+        if not own or any(address in cidr for cidr in own):
+            yield packed
     localhost = ip_address("127.0.0.1")
-    if node.localhost_node_ports and (
-        not node.node_port_addresses or any(c.version == 4 and localhost in c for c in cidrs)
-    ):
+    own = [cidr for cidr in cidrs if cidr.version == 4]
+    if node.localhost_node_ports and (not own or any(localhost in cidr for cidr in own)):
         yield LOCALHOST

@@ -15,7 +15,6 @@ Candidate = tuple[Endpoint, int]
 def usable(port: Port, slices: Collection[Slice], ipv4: bool) -> list[Candidate]:
     """The usable endpoints of a Service port, joined by port name and protocol, each one once."""
     found: dict[tuple[bytes, int], Endpoint] = {}
-    several = len(slices) > 1
     for slice_ in slices:
         for slice_port in slice_.ports:
             if slice_port.name != port.name or slice_port.protocol is not port.protocol:
@@ -23,7 +22,7 @@ def usable(port: Port, slices: Collection[Slice], ipv4: bool) -> list[Candidate]
             for endpoint in slice_.endpoints:
                 if is_ipv4(endpoint.address) is ipv4:
                     at = (endpoint.address, slice_port.port)
-                    if several and at in found:
+                    if at in found:
                         endpoint = _better(found[at], endpoint)  # noqa: PLW2901 - one of two sightings
                     found[at] = endpoint
     return [(endpoint, number) for (_, number), endpoint in found.items()]

@@ -134,7 +134,7 @@ async def test_ports_are_where_node_ports_are(proxy: Proxy) -> None:
     somewhere = NodeInfo(
         "n1", local_addresses=local, node_port_addresses=("192.0.2.0/24",), localhost_node_ports=False
     )
-    assert places(somewhere) == {"IPv4": ["192.0.2.1"], "IPv6": []}
+    assert places(somewhere) == {"IPv4": ["192.0.2.1"], "IPv6": ["fd00::1"]}
     port = free_port()
     await proxy.ports.follow({"shop/web": check(port, 1)}, {"IPv4": ["127.0.0.2"], "IPv6": []})
     assert (await ask(port, host="127.0.0.2"))[0] == 200

@@ -1,7 +1,7 @@
-"""An API server that serves only `cluster.py`: enough for a real kube-proxy to write its rules from.
+"""An API server that serves only `cluster.py`, or a file: enough for a real kube-proxy to write its rules from.
 
 Plain HTTP on 127.0.0.1, to be run inside the network namespace that kube-proxy runs in. Lists and watches,
-no writes.
+no writes. Of label selectors it knows what kube-proxy asks for: that a label is not there.
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,9 +29,9 @@ class Handler(BaseHTTPRequestHandler):
         if kind not in self.objects:
             self.answer(404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404})
             return
-        items = self.objects[kind]
+        items = [item for item in self.objects[kind] if selected(item, query.get("labelSelector", [""])[0])]
         if "watch" not in query:
-            like = items[0]
+            like = self.objects[kind][0]
             head = {"kind": like["kind"] + "List", "apiVersion": like["apiVersion"]}
             self.answer(200, {**head, "metadata": {"resourceVersion": "1"}, "items": items})
             return
@@ -64,16 +65,34 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def serve(port: int) -> None:
+def selected(item: Any, selector: str) -> bool:
+    """Whether an object has none of the labels that the selector excludes."""
+    labels = item["metadata"].get("labels", {})
+    for term in filter(None, selector.split(",")):
+        if not term.startswith("!"):
+            raise NotImplementedError(f"label selector {selector}")
+        if term[1:] in labels:
+            return False
+    return True
+
+
+def serve(port: int, file: str = "") -> None:
+    if file:
+        Handler.objects = json.loads(Path(file).read_text())
+    else:
+        Handler.objects = everything()
+    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+
+
+def everything() -> dict[str, Sequence[Any]]:
     services, slices = cluster.cluster()
-    Handler.objects = {
+    return {
         "services": services,
         "endpointslices": slices,
         "nodes": [cluster.node()],
         "servicecidrs": [cluster.service_cidr()],
     }
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), *sys.argv[2:])

@@ -66,11 +66,22 @@ def namespace(name: str) -> Iterator[str]:
 
 
 @contextmanager
-def kube_proxy(kube_proxy_binary: Path, inside: str, mode: str, backend: str = "nft") -> Iterator[None]:
-    """kube-proxy, synced, for as long as the block lasts; its rules stay. No name: where the caller is."""
+def kube_proxy(
+    kube_proxy_binary: Path,
+    inside: str,
+    mode: str,
+    backend: str = "nft",
+    objects: Path | None = None,
+    more: str = "",
+) -> Iterator[None]:
+    """kube-proxy, synced, for as long as the block lasts; its rules stay. No name: where the caller is.
+
+    `objects` is a file of lists by kind, instead of `cluster.py`; `more` is more of kube-proxy's
+    configuration.
+    """
     with TemporaryDirectory() as made:
         directory = Path(made)
-        (directory / "config").write_text(CONFIG.format(directory=directory, mode=mode))
+        (directory / "config").write_text(CONFIG.format(directory=directory, mode=mode) + more)
         (directory / "kubeconfig").write_text(KUBECONFIG)
         for tool in ("iptables", "ip6tables"):
             for suffix in ("", "-save", "-restore"):
@@ -79,10 +90,11 @@ def kube_proxy(kube_proxy_binary: Path, inside: str, mode: str, backend: str = "
                 (directory / f"{tool}{suffix}").symlink_to(target)
         (directory / "kube-proxy").symlink_to(kube_proxy_binary.resolve())
         env = {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
+        given = [str(objects)] if objects else []
         inside_of = ("ip", "netns", "exec", inside) if inside else ()
         with (directory / "log").open("w") as log:
             api = subprocess.Popen(
-                [*inside_of, sys.executable, "-m", "tests.kubeproxy.fakeapi", "18080"],
+                [*inside_of, sys.executable, "-m", "tests.kubeproxy.fakeapi", "18080", *given],
                 cwd=Path(__file__).parents[2],
                 stderr=log,
             )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from handover_agent.compile import NodeInfo, compile_service
 from handover_agent.objects import Service, Slice
-from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes
+from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes, ip_text
 from tests.fakes.objects import endpoint_json, service, slice_
 
 pytestmark = pytest.mark.unit
@@ -136,6 +136,18 @@ class TestEndpointSlices:
         assert landing(service(), web(endpoint_json(["10.244.1.2", "10.244.1.3"]))) == {
             "TCP/10.96.0.10:80": ["10.244.1.2:8080"]
         }
+
+    @pytest.mark.parametrize("running_first", [True, False])
+    def test_of_two_pods_of_one_address_in_one_slice_the_one_that_runs_counts(
+        self, running_first: bool
+    ) -> None:
+        both = [
+            endpoint_json("10.244.1.2"),
+            endpoint_json("10.244.1.2", ready=False, serving=True, terminating=True),
+        ]
+        others = [endpoint_json("10.244.1.3")]
+        found = landing(service(), slice_(endpoints=others + (both if running_first else both[::-1])))
+        assert found["TCP/10.96.0.10:80"] == ["10.244.1.2:8080", "10.244.1.3:8080"]
 
     def test_an_endpoint_in_two_slices_counts_once(self) -> None:
         one, two = web(endpoint_json("10.244.1.2")), web(endpoint_json("10.244.1.2"), name="default/web-2")
@@ -350,6 +362,11 @@ class TestNodePorts:
         )
         found = set(compiled(node_port(), node=node)) - {"TCP/10.96.0.10:80"}
         assert found == {f"TCP/{address}:30080" for address in addresses}
+
+    def test_filters_of_one_family_say_nothing_about_the_other(self) -> None:
+        both = {ip_bytes(text) for text in ("192.168.0.1", "172.16.0.1", "fd00::1")}
+        node = NodeInfo("a", local_addresses=frozenset(both), node_port_addresses=("192.168.0.0/16",))
+        assert {ip_text(address) for address in node.node_ports_at} == {"192.168.0.1", "fd00::1"}
 
     def test_a_filter_that_is_no_cidr_is_refused_at_once(self) -> None:
         with pytest.raises(ValueError, match="does not appear to be"):
