@@ -5,14 +5,18 @@ KUBE-FORWARD accepts established and service-marked traffic. An accept in an nft
 help: the packet still goes through iptables' FORWARD. So wherever kube-proxy has its jump, a chain of ours
 with the same accepts stands right behind it. It stays for as long as kube-proxy is gone, not only until old
 connections have ended: kube-proxy accepted the replies of all established connections, pods' own included.
+
+And it accepts what the packet path translated, known by its mark: KUBE-FORWARD accepts what kube-proxy marked.
 """
 
 from handover_agent.kubeproxy import iptables
 from handover_agent.kubeproxy.iptables import SOURCES
 from handover_agent.kubeproxy.ownership import owns_jump
 from handover_agent.kubeproxy.rulesets import Rules
+from handover_agent.marks import Mark
 
 CHAIN = "HANDOVER-FORWARD"
+_OURS = f"-m mark --mark {Mark.OURS:#x}/{Mark.OURS:#x} -j ACCEPT"
 _JUMP = f'-m comment --comment "handover: accept what KUBE-FORWARD accepted" -j {CHAIN}'
 
 
@@ -46,6 +50,7 @@ def addition(table: Rules | None) -> str:
     if not theirs:
         return ""
     accepts = [rule.text for rule in table.chains["KUBE-FORWARD"].rules if rule.target == "ACCEPT"]
+    accepts.append(_OURS)
     ours = [rule for rule in forward if rule.target == CHAIN]
     have = [rule.text for rule in table.chains[CHAIN].rules] if CHAIN in table.chains else []
     if have == accepts and len(ours) == 1:

@@ -7,6 +7,7 @@ from handover_agent.kubeproxy import forwarding
 from handover_agent.kubeproxy.ownership import owned
 from handover_agent.kubeproxy.restoring import merged, removal, restoration
 from handover_agent.kubeproxy.rulesets import Rule, Rules, Unreadable, parse
+from handover_agent.marks import Mark
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +125,7 @@ def test_our_accepts_stand_right_behind_kube_proxys_and_are_not_its_drops() -> N
     assert text.splitlines()[1:-1] == [
         ":HANDOVER-FORWARD - [0:0]",
         "-A HANDOVER-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        f"-A HANDOVER-FORWARD -m mark --mark {Mark.OURS:#x}/{Mark.OURS:#x} -j ACCEPT",
         '-I FORWARD 3 -m comment --comment "handover: accept what KUBE-FORWARD accepted" -j HANDOVER-FORWARD',
     ]
 
