@@ -42,7 +42,8 @@ def addressed(node: Namespace) -> Namespace:
 def mark(mark: Mark) -> None:
     """Packets of the client get a mark, as the programs put it on."""
     head = "type filter hook prerouting priority -300;"
-    table = f'table inet marks {{ chain c {{ {head} iifname "client" meta l4proto {{ tcp, udp }} meta mark set meta mark | {mark:#x}; }}; }}'
+    rule = f'iifname "client" meta l4proto {{ tcp, udp }} meta mark set meta mark | {mark:#x};'
+    table = f"table inet marks {{ chain c {{ {head} {rule} }}; }}"
     run("nft", "-f", "-", given=table)
 
 
