@@ -54,8 +54,8 @@ class Admission:
         if entry is not None and is_filtered(entry):
             self._want.setdefault(self._number(entry.service), {})[key] = entry.sources
 
-    def admit(self, entries: Mapping[FrontendKey, Entry]) -> dict[FrontendKey, str]:
-        """Write what these frontends need and the kernel lacks; returns those for which it failed, with the reason.
+    def admit(self, entries: Mapping[FrontendKey, Entry]) -> dict[FrontendKey, OSError | MapFull]:
+        """Write what these frontends need and the kernel lacks; returns those for which it failed, with the error.
 
         What is in the way of one Service port does not keep others from theirs.
         """
@@ -66,7 +66,7 @@ class Admission:
                 lacking = self._wanted(number) - self._held.get(number, set())
                 missing[number] = [Source(number, prefix) for prefix in sorted(lacking)]
         everything = [row for rows in missing.values() for row in rows]
-        if not everything or not self._write(everything):
+        if not everything or self._write(everything) is None:
             return {}
         failed = {
             number: reason for number, rows in missing.items() if rows and (reason := self._write(rows))
@@ -105,14 +105,14 @@ class Admission:
     def _wanted(self, number: int) -> set[Prefix]:
         return {prefix for prefixes in self._want.get(number, {}).values() for prefix in prefixes}
 
-    def _write(self, rows: Collection[Source]) -> str:
+    def _write(self, rows: Collection[Source]) -> OSError | MapFull | None:
         try:
             self._maps.write_sources(rows)
         except (OSError, MapFull) as error:
-            return f"source ranges could not be written: {error}"
+            return error
         for row in rows:
             self._held.setdefault(row.service_id, set()).add(row.prefix)
-        return ""
+        return None
 
     def _remove(self, number: int, prefixes: set[Prefix]) -> str:
         try:

@@ -138,7 +138,8 @@ class Facts:
         self._report.set(leftovers=list(self._rules.leftovers[:_MOST_LEFTOVERS]) if sole else [])
 
     def _tell_parity(self) -> None:
-        differences = [*self._map_differences, *self._proxy_differences]
+        problem = [self._sync.problem] if self._sync.problem else []
+        differences = [*problem, *self._map_differences, *self._proxy_differences]
         self._report.set(
             parity=Parity(
                 checked_at=self._checked_at,

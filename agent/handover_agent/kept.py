@@ -8,9 +8,9 @@ the maps are not there (Standby) it only keeps the table, so that parity and pro
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
@@ -21,7 +21,7 @@ from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.reconcile import Reconciler, SyncReport
 from handover_agent.table import Entry, FrontendKey, Table
-from handover_agent.wanted import WantedTable
+from handover_agent.wanted import Dispute, WantedTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +44,9 @@ class Sync:
     waiting_since: datetime | None = None
     syncs: int = 0
     problem: str = ""
+    failed: int = 0  # frontends that are not as wanted
+    full: Mapping[str, int] = field(default_factory=dict)
+    """Maps without room, and how many frontends are not as wanted because of each."""
 
 
 class KeptTable:
@@ -84,9 +87,33 @@ class KeptTable:
         return self._wanted.node
 
     @property
-    def capacity(self) -> tuple[int, int]:
-        """Room for frontends and for backends; (0, 0) while the maps are not open."""
-        return (self._maps.frontend_capacity, self._maps.backend_capacity) if self._maps else (0, 0)
+    def disputes(self) -> list[Dispute]:
+        """Frontends that more than one Service asks for."""
+        return self._wanted.disputes()
+
+    @property
+    def unwritten(self) -> dict[str, str]:
+        """Service ports with a frontend that is not as wanted, each with the first reason."""
+        found: dict[str, str] = {}
+        if self._reconciler is not None:
+            for key, failure in self._reconciler.failures.items():
+                entry = self._wanted.table.get(key)
+                if entry is not None and failure.tries:
+                    reason = f"BPF map {failure.full} has no room" if failure.full else failure.reason
+                    found.setdefault(entry.service, f"{key}: {reason}")
+        return found
+
+    @property
+    def fill_ratios(self) -> dict[str, float]:
+        """Share of each map's room that is used; nothing while the maps are not open."""
+        maps, kept = self._maps, self._reconciler
+        if maps is None or kept is None:
+            return {}
+        return {
+            "frontends": kept.frontends / maps.frontend_capacity,
+            "backends": kept.backends / maps.backend_capacity,
+            "sources": kept.sources / maps.source_capacity,
+        }
 
     def behind(self) -> str:
         """Why the table may not be what the cluster wants now; empty when it is."""
@@ -216,6 +243,8 @@ class KeptTable:
                 waiting_since=None if report.in_sync else (self.sync.waiting_since or now),
                 syncs=self.sync.syncs + 1,
                 problem=problem,
+                failed=len(report.failed),
+                full=report.full,
             )
         )
 

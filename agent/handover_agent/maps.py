@@ -45,6 +45,11 @@ class PinnedMaps:
         """How many slots the backend array has."""
         return self._backend_info.max_entries
 
+    @property
+    def source_capacity(self) -> int:
+        """How many source ranges the map holds."""
+        return self._source_info.max_entries
+
     def read_frontends(self) -> dict[FrontendKey, FrontendValue]:
         """Everything in the frontend map."""
         info = self._frontend_info

@@ -21,8 +21,7 @@ class Figures:
 
     status: NodeMigrationStatus
     sync: Sync
-    frontend_capacity: int = 0
-    backend_capacity: int = 0
+    fill_ratios: Mapping[str, float] = field(default_factory=dict)
     repaired: int = 0
     udp_entries_deleted: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
@@ -45,14 +44,15 @@ class Exporter(Collector):
         yield _gauge("frontends", "Frontends in the kernel's map", sync.frontends)
         yield _gauge("backends", "Slots of the backend array in use", sync.backends)
         yield _labelled(
-            "map_pressure_ratio",
-            "Share of a map's room that is used",
-            "map",
-            {
-                "frontends": sync.frontends / max(figures.frontend_capacity, 1),
-                "backends": sync.backends / max(figures.backend_capacity, 1),
-            },
+            "map_pressure_ratio", "Share of a map's room that is used", "map", figures.fill_ratios
         )
+        yield _labelled(
+            "map_full",
+            "Frontends that are not as wanted because the map has no room",
+            "map",
+            {name: float(sync.full.get(name, 0)) for name in figures.fill_ratios},
+        )
+        yield _gauge("frontends_failed", "Frontends that are not as wanted, for whatever reason", sync.failed)
         yield _gauge("in_sync", "1 while the maps hold all that is wanted", float(sync.in_sync))
         yield _counter("syncs", "Writes of changes into the maps", sync.syncs)
         yield _counter(

@@ -36,6 +36,13 @@ class Port(msgspec.Struct, frozen=True, gc=False):
     node_port: int
 
 
+class Oddity(msgspec.Struct, frozen=True, gc=False):
+    """Something in a Service that nobody can serve: a word for programs, a sentence for its owner."""
+
+    reason: str
+    message: str
+
+
 class Service(msgspec.Struct, frozen=True, gc=False):
     """A Service as the compiler needs it. Addresses that do not parse have been left out."""
 
@@ -52,6 +59,8 @@ class Service(msgspec.Struct, frozen=True, gc=False):
     internal_local: bool  # internalTrafficPolicy: Local
     external_local: bool = False  # externalTrafficPolicy: Local
     health_check_node_port: int = 0  # only of a LoadBalancer with that policy
+
+    oddities: tuple[Oddity, ...] = ()  # what it asks for in vain
 
     @property
     def key(self) -> str:

@@ -9,6 +9,7 @@ and repairs what differs.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Failure:
     reason: str
     tries: int
     due: float
+    full: str = ""  # the map that has no room for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class SyncReport:
         default_factory=dict
     )  # with the reason; the old entries are in force
     retry_in_s: float | None = None  # call `retry` then; None when nothing failed
+    full: Mapping[str, int] = field(
+        default_factory=dict
+    )  # maps without room, and for how many of these frontends
 
     @property
     def in_sync(self) -> bool:
@@ -188,7 +193,10 @@ class Reconciler:
             *self._asking(keys),
             *(self._identities.number(e.service) for e in filtered.values()),
         }
-        batch.failed |= self._admission.admit(filtered)
+        for key, error in self._admission.admit(filtered).items():
+            batch.failed[key] = f"source ranges could not be written: {error}"
+            if isinstance(error, MapFull):
+                batch.full[key] = error.name
         todo = changes(
             self._held.frontends,
             self._want,
@@ -210,7 +218,7 @@ class Reconciler:
             in_force = self._asking([*batch.failed, *self._failures])
             batch.failed |= self._admission.dismiss(numbers, in_force)
         for key, reason in batch.failed.items():
-            self._fail(key, reason, tries.get(key, 0))
+            self._fail(key, reason, tries.get(key, 0), batch.full.get(key, ""))
         if batch.blind:
             self._read = False  # start from the kernel's truth next time
         if len(self._identities) > 2 * len(self._want) + 64:
@@ -235,7 +243,7 @@ class Reconciler:
                 self._failures[key] = Failure(str(error), tries.get(key, 0), error.until)
                 continue
             except MapFull as error:
-                self._fail(key, str(error), tries.get(key, 0))
+                self._fail(key, str(error), tries.get(key, 0), error.name)
                 continue
             if fresh and region is not None:
                 new.append(region)
@@ -249,9 +257,9 @@ class Reconciler:
             ready[key] = Held(value, region)
         return ready
 
-    def _fail(self, key: FrontendKey, reason: str, tries: int) -> None:
+    def _fail(self, key: FrontendKey, reason: str, tries: int, full: str = "") -> None:
         pause = min(RETRY_FIRST_S * 2.0 ** min(tries, 16), RETRY_MOST_S)
-        self._failures[key] = Failure(reason, tries + 1, self._clock() + pause)
+        self._failures[key] = Failure(reason, tries + 1, self._clock() + pause, full)
 
     def _report(self, written: int, deleted: int) -> SyncReport:
         if not self._failures:
@@ -268,4 +276,5 @@ class Reconciler:
             deleted,
             {key: failure.reason for key, failure in self._failures.items()},
             max(0.0, due - self._clock()),
+            Counter(failure.full for failure in self._failures.values() if failure.full),
         )

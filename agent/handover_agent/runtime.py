@@ -20,6 +20,7 @@ from typing import Any
 from handover_api.base import API_VERSION, Rung
 from handover_api.nodemigration import AgentFacts, KernelFacts, NodeMigrationStatus
 
+from handover_agent import complaints
 from handover_agent.addresses import local_addresses
 from handover_agent.apierrors import ApiError
 from handover_agent.apiserver import Client
@@ -109,6 +110,7 @@ class Agent:
             NodeMigrationStatus(agent=_agent_facts(settings), kernel=KernelFacts(release=kernel_release()))
         )
         self._events = Events(self._client, node)
+        self._complaints = complaints.Complaints(self._events.tell)
         metrics = registry(self._figures)
         self._proxy = ProxyPort(settings.proxy_health_port, self._proxy_health)
         self._policies = LocalPolicies(self._model, node)
@@ -217,6 +219,7 @@ class Agent:
                 self._refresh_node,
                 {
                     "ports": Chore(_CHORE_S, self._port.follow, self._port.changed),
+                    "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
                     "events": Chore(_CHORE_S, self._events.write, self._events.news),
                 },
             ),
@@ -309,6 +312,19 @@ class Agent:
         self._facts.synced(sync)
         self._port.changed.set()
 
+    async def _complain(self) -> None:
+        """Tell the owners of Services what they ask for in vain."""
+        node, full = self._settings.node_name, self._table.sync.full
+        if self._model.complete:
+            self._complaints.now(
+                [
+                    *complaints.of_full_maps(full, node),
+                    *complaints.of_disputes(self._table.disputes),
+                    *complaints.of_services(self._model.services.values()),
+                    *complaints.of_unwritten(self._table.unwritten, node),
+                ]
+            )
+
     def _no_health_check(self, service: str, port: int, error: NotListening) -> None:
         message = (
             f"node {self._settings.node_name} failed to start healthcheck {service!r} on port {port}: {error}"
@@ -352,12 +368,10 @@ class Agent:
         return ProxyHealth(sync.last_synced or datetime.now(UTC), sync.waiting_since, eligible)
 
     def _figures(self) -> Figures:
-        frontends, backends = self._table.capacity
         return Figures(
             status=self._report.status,
             sync=self._table.sync,
-            frontend_capacity=frontends,
-            backend_capacity=backends,
+            fill_ratios=self._table.fill_ratios,
             repaired=self._table.repaired,
             udp_entries_deleted=self._loops.udp_entries_deleted,
             counters=self._facts.counters,

@@ -23,6 +23,14 @@ class _Claims(NamedTuple):
     keys: tuple[FrontendKey, ...]
 
 
+class Dispute(NamedTuple):
+    """A frontend that a Service ("namespace/name") asks for and another one has."""
+
+    key: FrontendKey
+    loser: str
+    owner: str
+
+
 class WantedTable:
     """The table for one node, and what changed in it since that was last taken."""
 
@@ -37,6 +45,15 @@ class WantedTable:
     def table(self) -> Table:
         """All that is wanted now (a live view)."""
         return self._table
+
+    def disputes(self) -> list[Dispute]:
+        """Who asks in vain, in a stable order."""
+        return sorted(
+            Dispute(key, claimant, _owner(self._table[key]))
+            for key, claimants in self._contested.items()
+            for claimant in claimants
+            if claimant != _owner(self._table[key])
+        )
 
     @property
     def node(self) -> NodeInfo:

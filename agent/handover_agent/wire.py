@@ -5,12 +5,14 @@ structs here name just those fields; msgspec skips the rest without building it.
 """
 
 import sys
+from collections.abc import Iterator
 from ipaddress import ip_network
 
 import msgspec
 
 from handover_agent.objects import (
     Endpoint,
+    Oddity,
     Port,
     Service,
     Slice,
@@ -124,9 +126,12 @@ def service_of(wire: WireService) -> Service:
     labels = meta.labels
     cluster_ips = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
     ours = labels is None or (labels.proxy_name is None and labels.headless is None)
-    headless = spec.cluster_ip in ("", "None")
+    skipped = not ours or spec.cluster_ip in ("", "None") or spec.type == "ExternalName"
     balancer = wire.status.load_balancer if wire.status else None
     external_local = spec.external_traffic_policy == "Local"
+    vips = [
+        i.ip for i in (balancer.ingress if balancer else None) or () if i.ip and i.ip_mode in (None, "VIP")
+    ]
     affinity = 0
     if spec.session_affinity == "ClientIP":
         config = spec.session_affinity_config
@@ -135,20 +140,14 @@ def service_of(wire: WireService) -> Service:
         namespace=sys.intern(meta.namespace),
         name=meta.name,
         created=meta.creation_timestamp or "",
-        skipped=not ours or headless or spec.type == "ExternalName",
+        skipped=skipped,
         cluster_ips=_addresses(cluster_ips),
         ports=tuple(
             Port(sys.intern(p.name or ""), _PROTOCOLS.get(p.protocol or "TCP"), p.port or 0, p.node_port)
             for p in spec.ports or ()
         ),
         external_ips=_addresses(spec.external_ips or ()),
-        load_balancer_vips=_addresses(
-            [
-                i.ip
-                for i in (balancer.ingress if balancer else None) or ()
-                if i.ip and i.ip_mode in (None, "VIP")
-            ]
-        ),
+        load_balancer_vips=_addresses(vips),
         source_ranges=tuple(_source_range(text) for text in spec.load_balancer_source_ranges or ()),
         affinity_timeout_s=affinity,
         internal_local=spec.internal_traffic_policy == "Local",
@@ -157,6 +156,7 @@ def service_of(wire: WireService) -> Service:
         health_check_node_port=(
             spec.health_check_node_port if external_local and spec.type == "LoadBalancer" else 0
         ),
+        oddities=() if skipped else _oddities(spec, cluster_ips, vips),
     )
 
 
@@ -198,6 +198,48 @@ def _endpoint(wire: _WireEndpoint, ipv4: bool) -> Endpoint | None:
         zone_hints=tuple(sys.intern(hint.name) for hint in hints.for_zones or ()),
         node_hints=tuple(sys.intern(hint.name) for hint in hints.for_nodes or ()),
     )
+
+
+def _oddities(spec: _ServiceSpec, cluster_ips: list[str], vips: list[str]) -> tuple[Oddity, ...]:
+    """What is asked for in vain. The API server lets hardly any of it pass; objects may be older than its checks."""
+    return tuple(
+        Oddity(reason, message)
+        for reason, message in (
+            *_odd_addresses("externalIPs", spec.external_ips or [], cluster_ips),
+            *_odd_addresses("status.loadBalancer", vips, cluster_ips),
+            *(
+                (
+                    "InvalidSourceRange",
+                    f"loadBalancerSourceRanges has {text.strip()!r}, which is no CIDR: nobody is let in because of it",
+                )
+                for text in spec.load_balancer_source_ranges or ()
+                if _source_range(text).prefix is None
+            ),
+            *(
+                (
+                    "UnknownProtocol",
+                    f"port {port.port} has protocol {port.protocol!r}, which nobody can serve",
+                )
+                for port in spec.ports or ()
+                if (port.protocol or "TCP") not in _PROTOCOLS
+            ),
+        )
+    )
+
+
+def _odd_addresses(where: str, texts: list[str], cluster_ips: list[str]) -> Iterator[tuple[str, str]]:
+    if not texts:
+        return
+    families = {is_ipv4(address) for address in _addresses(cluster_ips)}
+    for text in texts:
+        address = address_bytes(text)
+        if address is None:
+            yield "InvalidAddress", f"{where} has {text!r}, which is no IP address"
+        elif is_ipv4(address) not in families:
+            yield (
+                "AddressWithoutFamily",
+                f"{where} has {text}, but the Service has no ClusterIP of that address family: nobody answers there",
+            )
 
 
 def _addresses(texts: list[str] | tuple[str, ...]) -> tuple[bytes, ...]:

@@ -22,6 +22,8 @@ class Batch:
         self._maps, self._held = maps, held
         self._failures = 0
         self.failed: dict[FrontendKey, str] = {}
+        self.full: dict[FrontendKey, str] = {}
+        """Of those, the ones that found no room, and in which map."""
         self.blind = False
         """A write failed and the kernel could not be read: nobody knows what it holds, the holdings are void.
         """
@@ -77,6 +79,8 @@ class Batch:
                 self._failures += 1
                 left = self._read_back(part, target, error, not_done)
                 done += len(part) - len(left)
+                if isinstance(error, MapFull):
+                    self.full |= dict.fromkeys(left, error.name)
                 if len(part) == 1 or isinstance(error, MapFull):
                     self._give_up(left, str(error), not_done)
                 elif in_order and len(left) < len(part) and len(left) > 1:

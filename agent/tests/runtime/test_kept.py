@@ -15,7 +15,7 @@ from handover_agent.ladder.ports import RulesSeen, Waiting
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.report import Report
-from handover_agent.table import FrontendKey, Protocol, ip_bytes
+from handover_agent.table import Backend, FrontendKey, Protocol, ip_bytes
 from handover_api.base import Rung
 from handover_api.nodemigration import NodeMigrationStatus, ProxyMode
 from tests.fakes.maps import FakeMaps
@@ -130,6 +130,27 @@ async def test_once_closed_nothing_is_written_any_more(rig: Rig) -> None:
     assert rig.maps.closed == 1
     assert rig.names.read() == {}
     assert await rig.kept.verify() == []
+
+
+async def test_a_full_map_is_told_with_how_many_frontends_wait_and_whose(rig: Rig) -> None:
+    rig.maps.backend_capacity = 1
+    await rig.list_all()
+    await rig.kept.fill()
+    assert rig.kept.fill_ratios == {"frontends": 2 / 65536, "backends": 1.0, "sources": 0.0}
+    rig.endpoints("10.244.0.5", "10.244.1.6")
+    await until(lambda: rig.kept.sync.failed == 1)
+    assert rig.kept.sync.full == {"backends": 1}
+    assert "map backends is full: it holds 1 entries" in rig.kept.sync.problem
+    assert rig.kept.unwritten == {"default/web:http/TCP": "TCP/10.96.0.10:80: BPF map backends has no room"}
+    assert rig.maps.lookup(WEB) == [Backend(ip_bytes("10.244.0.5"), 8080)], "what is in force stays"
+
+
+async def test_what_could_not_be_written_is_among_the_differences(rig: Rig) -> None:
+    report = Report(NodeMigrationStatus())
+    facts = Facts(report, ProxyPort(0, lambda: None))  # type: ignore[arg-type,return-value]
+    facts.synced(Sync(open=True, problem="1 frontends could not be written, first ..."))
+    assert report.status.parity.differences == ["1 frontends could not be written, first ..."]
+    assert not report.status.parity.in_sync
 
 
 async def test_a_stale_watch_means_the_table_is_behind(rig: Rig) -> None:

@@ -55,9 +55,10 @@ def test_metrics_tell_rung_pressure_probes_and_counters() -> None:
                 latest=ProbeResult(at=at, path="ebpf", attempts=50, failures=1, p99_microseconds=2000)
             ),
         ),
-        sync=Sync(open=True, in_sync=True, frontends=25, backends=50, last_synced=at),
-        frontend_capacity=100,
-        backend_capacity=1000,
+        sync=Sync(
+            open=True, in_sync=True, frontends=25, backends=50, last_synced=at, failed=9, full={"backends": 7}
+        ),
+        fill_ratios={"frontends": 0.25, "backends": 1.0},
         counters={"error_region": 2},
         health_answers={("/healthz", 200): 4},
     )
@@ -66,6 +67,9 @@ def test_metrics_tell_rung_pressure_probes_and_counters() -> None:
         "handover_rung 3.0",
         'handover_rung_info{rung="Sole"} 1.0',
         'handover_map_pressure_ratio{map="frontends"} 0.25',
+        'handover_map_full{map="frontends"} 0.0',
+        'handover_map_full{map="backends"} 7.0',
+        "handover_frontends_failed 9.0",
         "handover_old_flows 3.0",
         'handover_probe_failures{path="ebpf",round="latest"} 1.0',
         'handover_probe_seconds{path="ebpf",quantile="0.99",round="latest"} 0.002',

@@ -140,6 +140,18 @@ def test_when_the_owner_goes_the_next_claimant_gets_the_frontend() -> None:
     assert owners(wanted) == {}
 
 
+def test_who_asks_for_a_frontend_in_vain_is_known() -> None:
+    wanted = WantedTable(NODE)
+    for name, ip, year in (("a/new", "10.96.0.1", 2026), ("a/old", "10.96.0.2", 2025)):
+        thing = service(name, ip, created=f"{year}-01-01T00:00:00Z", externalIPs=["198.51.100.1"])
+        wanted.update(name, thing, [])
+    assert [(str(d.key), d.loser, d.owner) for d in wanted.disputes()] == [
+        ("TCP/198.51.100.1:80", "a/new", "a/old")
+    ]
+    wanted.update("a/old", None, [])
+    assert wanted.disputes() == []
+
+
 def test_a_service_that_was_made_anew_ranks_by_its_new_age() -> None:
     wanted = WantedTable(NODE)
     for name, ip, year in (
