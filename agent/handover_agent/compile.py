@@ -85,11 +85,11 @@ def compile_service(
             if port.protocol is None or not port.port:
                 continue
             endpoints = usable(port, slices, ipv4)
-            everywhere = cluster_set(endpoints, node.name, node.zone)
+            everywhere = _backends(cluster_set(endpoints, node.name, node.zone))
             if cluster_ip not in node.local_addresses:
                 if service.internal_local:
-                    when_empty = DROP if endpoints else REFUSE
-                    entry = _entry(service, port, local_set(endpoints, node.name), when_empty)
+                    here = _backends(local_set(endpoints, node.name))
+                    entry = _entry(service, port, here, DROP if endpoints else REFUSE)
                 else:
                     entry = _entry(service, port, everywhere, REFUSE)
                 key = FrontendKey(cluster_ip, port.port, port.protocol)
@@ -109,7 +109,7 @@ def _others(
     node: NodeInfo,
     ipv4: bool,
     endpoints: list[Candidate],
-    everywhere: list[Candidate],
+    everywhere: tuple[Backend, ...],
     ranges: tuple[Prefix, ...] | None,
 ) -> Iterator[Row]:
     """The frontends besides the ClusterIP. The load balancer's come first: where one address is that and an
@@ -122,8 +122,8 @@ def _others(
     external: Entry | None = None
     if service.external_local:
         internal = _entry(service, port, everywhere, REFUSE)
-        local = local_set(endpoints, node.name)
-        external = _entry(service, port, local, DROP if endpoints else REFUSE)
+        here = _backends(local_set(endpoints, node.name))
+        external = _entry(service, port, here, DROP if endpoints else REFUSE)
     else:
         internal = _entry(service, port, everywhere, REFUSE, MASQUERADE)
     for address in vips:
@@ -143,20 +143,24 @@ def _of_family(addresses: Iterable[bytes], ipv4: bool) -> list[bytes]:
     return [address for address in addresses if is_ipv4(address) is ipv4]
 
 
+def _backends(endpoints: Iterable[Candidate]) -> tuple[Backend, ...]:
+    pairs = sorted([(endpoint.address, number) for endpoint, number in endpoints])
+    return tuple([Backend(address, number) for address, number in pairs])
+
+
 def _entry(
     service: Service,
     port: Port,
-    endpoints: Iterable[Candidate],
+    backends: tuple[Backend, ...],
     when_empty: FrontendFlags,
     always: FrontendFlags = NONE,
 ) -> Entry:
-    pairs = sorted({(endpoint.address, number) for endpoint, number in endpoints})
     assert port.protocol is not None  # noqa: S101 - the caller skipped such ports
-    flags = always if pairs else always | when_empty
+    flags = always if backends else always | when_empty
     if service.affinity_timeout_s:
         flags |= FrontendFlags.AFFINITY
     return Entry(
-        backends=tuple(Backend(address, number) for address, number in pairs),
+        backends=backends,
         service=f"{service.namespace}/{service.name}:{port.name}/{port.protocol.name}",
         flags=flags,
         affinity_timeout_s=service.affinity_timeout_s,

@@ -6,7 +6,7 @@ structs here name just those fields; msgspec skips the rest without building it.
 
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import msgspec
 
@@ -21,8 +21,9 @@ from handover_agent.objects import (
     address_bytes,
     is_ipv4,
 )
-from handover_agent.table import Prefix, Protocol, ip_bytes
+from handover_agent.table import Prefix, Protocol, ip_bytes, ip_text
 
+_LONGEST_AFFINITY_S = 86400  # the API's bound
 _PROTOCOLS = {protocol.name: protocol for protocol in Protocol if protocol is not Protocol.ANY}
 
 
@@ -135,7 +136,8 @@ def service_of(wire: WireService) -> Service:
     affinity = 0
     if spec.session_affinity == "ClientIP":
         config = spec.session_affinity_config
-        affinity = (config.client_ip.timeout_seconds if config and config.client_ip else None) or 10800
+        seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
+        affinity = min(seconds, _LONGEST_AFFINITY_S) if seconds and seconds > 0 else 10800
     return Service(
         namespace=sys.intern(meta.namespace),
         name=meta.name,
@@ -143,11 +145,16 @@ def service_of(wire: WireService) -> Service:
         skipped=skipped,
         cluster_ips=_addresses(cluster_ips),
         ports=tuple(
-            Port(sys.intern(p.name or ""), _PROTOCOLS.get(p.protocol or "TCP"), p.port or 0, p.node_port)
+            Port(
+                sys.intern(p.name or ""),
+                _PROTOCOLS.get(p.protocol or "TCP"),
+                _number(p.port),
+                _number(p.node_port),
+            )
             for p in spec.ports or ()
         ),
-        external_ips=_addresses(spec.external_ips or ()),
-        load_balancer_vips=_addresses(vips),
+        external_ips=_frontend_addresses(spec.external_ips or ()),
+        load_balancer_vips=_frontend_addresses(vips),
         source_ranges=tuple(_source_range(text) for text in spec.load_balancer_source_ranges or ()),
         affinity_timeout_s=affinity,
         internal_local=spec.internal_traffic_policy == "Local",
@@ -169,9 +176,11 @@ def slice_of(wire: WireSlice) -> Slice:
         name=meta.name,
         service=f"{meta.namespace}/{owner}" if owner else "",
         ports=tuple(
-            SlicePort(sys.intern(p.name), protocol, p.port)
+            SlicePort(sys.intern(p.name), protocol, number)
             for p in wire.ports or ()
-            if p.name is not None and p.port and (protocol := _PROTOCOLS.get(p.protocol or "TCP")) is not None
+            if p.name is not None
+            and (number := _number(p.port))
+            and (protocol := _PROTOCOLS.get(p.protocol or "TCP")) is not None
         ),
         endpoints=tuple(
             endpoint
@@ -235,6 +244,8 @@ def _odd_addresses(where: str, texts: list[str], cluster_ips: list[str]) -> Iter
         address = address_bytes(text)
         if address is None:
             yield "InvalidAddress", f"{where} has {text!r}, which is no IP address"
+        elif _is_special(address):
+            yield "InvalidAddress", f"{where} has {text}, which has a meaning of its own on every machine"
         elif is_ipv4(address) not in families:
             yield (
                 "AddressWithoutFamily",
@@ -244,6 +255,23 @@ def _odd_addresses(where: str, texts: list[str], cluster_ips: list[str]) -> Iter
 
 def _addresses(texts: list[str] | tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(address for text in texts if (address := address_bytes(text)) is not None)
+
+
+def _frontend_addresses(texts: list[str] | tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(address for address in _addresses(texts) if not _is_special(address))
+
+
+def _is_special(address: bytes) -> bool:
+    """Addresses that the API server does not let a Service have: whoever got one would have every process' traffic
+    to itself.
+    """
+    ip = ip_address(ip_text(address))
+    return ip.is_unspecified or ip.is_loopback or ip.is_link_local or ip.is_multicast
+
+
+def _number(port: int | None) -> int:
+    """A port's number; 0 for what is none."""
+    return port if port is not None and 0 < port < 1 << 16 else 0
 
 
 def _source_range(text: str) -> SourceRange:

@@ -637,6 +637,70 @@ class TestAffinity:
         assert (entry.flags, entry.affinity_timeout_s) == (FrontendFlags.NONE, 0)
 
 
+class TestOddInput:
+    """The API server lets hardly any of it pass; what is older than its checks must do no harm."""
+
+    def test_a_slice_may_have_a_thousand_endpoints(self) -> None:
+        ends = [endpoint_json(f"10.244.{n >> 8}.{n & 255}", "a" if n % 10 == 0 else "b") for n in range(1000)]
+        thing = service(**EVERY_WAY, externalTrafficPolicy="Local", internalTrafficPolicy="Local")
+        found, outside = compiled(thing, web(*ends)), from_outside(thing, web(*ends))
+        assert len(found["TCP/192.168.0.1:30080"].backends) == 1000
+        assert len(found["TCP/10.96.0.10:80"].backends) == 100
+        assert len(outside["TCP/192.168.0.1:30080"].backends) == 100
+
+    def test_an_endpoint_that_is_there_twice_in_one_slice_counts_once(self) -> None:
+        assert landing(service(), web(endpoint_json("10.244.1.2"), endpoint_json("10.244.1.2"))) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080"]
+        }
+
+    def test_a_slice_that_names_a_port_twice_counts_each_number_once(self) -> None:
+        ports = [
+            {"name": "http", "port": 8080},
+            {"name": "http", "port": 8080},
+            {"name": "http", "port": 8081},
+        ]
+        assert landing(service(), web(endpoint_json("10.244.1.2"), ports=ports)) == {
+            "TCP/10.96.0.10:80": ["10.244.1.2:8080", "10.244.1.2:8081"]
+        }
+
+    @pytest.mark.parametrize("number", [0, -1, 65536, 1 << 40])
+    def test_numbers_that_are_no_ports_are_none(self, number: int) -> None:
+        thing = service(type="NodePort", ports=[{"name": "http", "port": number, "nodePort": 30080}])
+        assert compiled(thing, web(endpoint_json("10.244.1.2"))) == {}
+        thing = service(type="NodePort", ports=[{"name": "http", "port": 80, "nodePort": number}])
+        slices = web(endpoint_json("10.244.1.2"), ports=[{"name": "http", "port": number}])
+        assert landing(thing, slices) == {"TCP/10.96.0.10:80": []}
+
+    @pytest.mark.parametrize(
+        ("seconds", "counts"), [(0, 10800), (-5, 10800), (86400, 86400), (1 << 40, 86400)]
+    )
+    def test_an_affinity_is_never_longer_than_a_day(self, seconds: int, counts: int) -> None:
+        config = {"clientIP": {"timeoutSeconds": seconds}}
+        (entry,) = compiled(service(sessionAffinity="ClientIP", sessionAffinityConfig=config)).values()
+        assert entry.affinity_timeout_s == counts
+
+    @pytest.mark.parametrize(
+        "address", ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "::", "::1", "fe80::1"]
+    )
+    def test_addresses_that_mean_something_on_every_machine_are_nobodys_frontend(self, address: str) -> None:
+        thing = service(
+            type="LoadBalancer",
+            ip=["10.96.0.10", "fd00::a"],
+            externalIPs=[address],
+            ingress=[{"ip": address}],
+        )
+        assert set(compiled(thing)) == {"TCP/10.96.0.10:80", "TCP/[fd00::a]:80"}
+        assert {oddity.reason for oddity in thing.oddities} == {"InvalidAddress"}
+
+    def test_two_cluster_ips_of_one_family_are_one(self) -> None:
+        assert set(compiled(service(ip=["10.96.0.10", "10.96.0.11"]))) == {"TCP/10.96.0.10:80"}
+
+    def test_a_service_may_name_one_port_twice(self) -> None:
+        ports = [{"name": "a", "port": 80}, {"name": "b", "port": 80}]
+        slices = web(endpoint_json("10.244.1.2"), ports=[{"name": "a", "port": 1}, {"name": "b", "port": 2}])
+        assert list(compiled(service(ports=ports), slices)) == ["TCP/10.96.0.10:80"]
+
+
 def test_backends_are_sorted_and_local_and_remote_ones_mixed() -> None:
     slices = web(
         endpoint_json("10.244.2.9", "b"), endpoint_json("10.244.1.2", "a"), endpoint_json("10.244.2.1", "b")

@@ -396,6 +396,29 @@ def filtered(*prefixes: Prefix, at: str = "10.1.1.1:80", service: str = "a/vip:p
     return replace(entry(at, service=service, flags=FrontendFlags.SOURCES), sources=tuple(sorted(prefixes)))
 
 
+def test_at_any_size_a_frontend_has_all_its_old_or_all_its_new_backends() -> None:
+    maps, clock = FakeMaps(), Clock()
+    reconciler = Reconciler(maps, clock, grace_s=2.0)
+    sizes = (0, 1, 10_000, 3, 10_000, 9_999, 0, 10_000)
+    entries = [entry(*(f"10.{size % 7}.{n >> 8}.{n & 255}:80" for n in range(size))) for size in sizes]
+    allowed: list[list[Backend] | None] = [None]
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks % 97 == 0 or (A in maps.frontends and maps.frontends[A].count < 100):
+            assert maps.lookup(A) in allowed
+
+    maps.on_write = look
+    for following in entries:
+        allowed = [allowed[-1], list(following.backends)]
+        assert reconciler.sync_changes({A: following}).in_sync
+        assert maps.lookup(A) == list(following.backends)
+        clock.advance(3)
+    assert looks > 30_000
+
+
 class TestSourceRanges:
     @pytest.fixture(autouse=True)
     def nobody_asks_for_ranges_that_are_not_there(self, maps: FakeMaps) -> None:
