@@ -18,8 +18,9 @@ from handover_agent.showing.drops import DROPS
 from handover_agent.showing.fill import MAPS
 from handover_agent.showing.flows import FLOWS
 from handover_agent.showing.frontends import BACKENDS, SERVICES
+from handover_agent.showing.trace import TRACE
 
-COMMANDS = (SERVICES, BACKENDS, FLOWS, AFFINITY, DROPS, MAPS, CHECK)
+COMMANDS = (SERVICES, BACKENDS, FLOWS, AFFINITY, DROPS, MAPS, CHECK, TRACE)
 """In the order in which --help lists them."""
 
 __all__ = ["COMMANDS"]

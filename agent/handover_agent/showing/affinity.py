@@ -21,7 +21,7 @@ class Rules:
     backends: frozenset[Backend]
 
 
-Pods = Mapping[int, tuple[str, ...]]
+Pods = Mapping[int, tuple[bytes, ...]]
 """A network namespace's cookie → the pod's addresses."""
 
 
@@ -32,8 +32,12 @@ class Stay:
     entry: Affinity
     service: str
     rules: Rules | None
-    addresses: tuple[str, ...]
+    packed_addresses: tuple[bytes, ...]
     idle_s: float
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(map(ip_text, self.packed_addresses))
 
     @property
     def client(self) -> str:
@@ -118,8 +122,8 @@ def read(node: Node) -> list[Stay]:
     with node.map("affinity") as opened:
         entries = [unpack_affinity(key, value) for key, value in opened.entries()]
     with node.map("clients") as opened:
-        cookies = [(unpack_netns_cookie(value), ip_text(key)) for key, value in opened.entries()]
-    pods: dict[int, tuple[str, ...]] = {}
+        cookies = [(unpack_netns_cookie(value), key) for key, value in opened.entries()]
+    pods: dict[int, tuple[bytes, ...]] = {}
     for cookie, address in sorted(cookies):
         pods[cookie] = (*pods.get(cookie, ()), address)
     return judge(entries, node.names, _rules(node), pods, time.monotonic_ns())

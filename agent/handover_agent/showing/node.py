@@ -23,6 +23,10 @@ from handover_agent.showing.command import CannotShow
 _PATIENCE_S = 2.0
 
 
+class NothingPinned(CannotShow):
+    """There is no datapath on this node."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenMap:
     """A pinned map, open for as long as the `with` lasts."""
@@ -92,7 +96,7 @@ class Node:
         try:
             yield
         except FileNotFoundError as error:
-            raise CannotShow(
+            raise NothingPinned(
                 f"no datapath is pinned in {pins}: this node stands on Standby, and kube-proxy serves it "
                 "(`handover-agent check` says more; if the pins are elsewhere, name the place with --pins)"
             ) from error

@@ -1,5 +1,6 @@
 """The commands on a datapath that serves: what they show is what the kernel has."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from handover_agent.names import NamesFile
 from handover_agent.table import FrontendFlags, FrontendValue
 from tests.datapath.pods import BACKENDS, VIPS, Pod, Refused, backends
 from tests.datapath.rig import Rig
+from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.objects import endpoint_json, service_json, slice_json
 
 pytestmark = pytest.mark.datapath
 
@@ -21,9 +24,10 @@ VIP, OTHER_VIP = VIPS[4]
 class Looking:
     """Runs commands on the datapath."""
 
-    def __init__(self, pins: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, pins: Path, cgroup: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._state, self._capsys = state, capsys
-        self._place = ["--pins", str(pins), "--state-dir", str(state), "--health-port", "1"]
+        self._place = ["--pins", str(pins), "--cgroup", str(cgroup), "--state-dir", str(state)]
+        self._place += ["--health-port", "1"]
 
     def name(self, names: dict[int, str]) -> None:
         NamesFile(self._state / "names.json").write(names)
@@ -44,8 +48,10 @@ class Looking:
 
 
 @pytest.fixture
-def looking(bpffs: Path, rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Looking:
-    return Looking(bpffs / "shared", tmp_path, capsys)
+def looking(
+    bpffs: Path, shared_cgroup: Path, rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Looking:
+    return Looking(bpffs / "shared", shared_cgroup, tmp_path, capsys)
 
 
 def test_services_and_backends_have_the_names_that_the_agent_wrote(rig: Rig, looking: Looking) -> None:
@@ -126,3 +132,54 @@ def test_flows_show_an_open_socket_and_forget_a_closed_one(rig: Rig, looking: Lo
     assert f"{item['backend']['address']}:{item['backend']['port']}" == reached
     connected.close()
     assert looking.items("flows", "default/web") == []
+
+
+async def test_a_trace_goes_from_the_name_in_the_cluster_to_the_pod_behind_the_kernels_backend(
+    rig: Rig, looking: Looking, tmp_path: Path
+) -> None:
+    looking.name({905: "shop/web:http/TCP"})
+    rig.serve(VIP, backends(4), service_id=905)
+    api = FakeApiServer()
+    await api.put("/api/v1/services", service_json("shop/web", VIP))
+    target = {"targetRef": {"kind": "Pod", "namespace": "shop", "name": "web-1"}}
+    ends = [endpoint_json(BACKENDS[4][0], "n1") | target, endpoint_json("192.0.2.99", "n1", ready=False)]
+    await api.put("/apis/discovery.k8s.io/v1/endpointslices", slice_json("shop/web-abc", "web", ends))
+    kubeconfig = tmp_path / "kubeconfig"
+    async with api.serving() as address:
+        kubeconfig.write_text(
+            json.dumps(
+                {
+                    "current-context": "x",
+                    "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+                    "clusters": [{"name": "x", "cluster": {"server": f"http://{address}"}}],
+                    "users": [{"name": "x", "user": {"token": "t"}}],
+                }
+            )
+        )
+        command = ("trace", "shop/web:http", "--kubeconfig", str(kubeconfig))
+        found = await asyncio.to_thread(looking.document, *command)
+    assert (found["outcome"], found["path"], found["hook"]) == ("served", "socket", "connect4")
+    assert [b["pod"] for b in found["backends"]] == ["shop/web-1", None, None]
+    assert [(left["address"], left["why"]) for left in found["left_out"]] == [("192.0.2.99", "not ready")]
+
+
+def test_a_trace_without_an_api_server_goes_by_the_maps_and_says_what_it_could_not_ask(
+    rig: Rig, looking: Looking, pod: Pod
+) -> None:
+    looking.name({906: "shop/web:http/TCP"})
+    rig.serve(VIP, backends(4), FrontendFlags.AFFINITY, 3600, service_id=906)
+    connected = pod.tcp(VIP)
+    found = looking.document("trace", f"{VIP}:80")
+    assert (found["service"], found["outcome"]) == ("shop/web", "served")
+    assert [connection["path"] for connection in found["connections"]] == ["socket"]
+    assert any("the API server could not be asked" in note for note in found["notes"])
+    connected.close()
+
+
+def test_a_trace_to_nowhere_ends_with_status_1(
+    rig: Rig, bpffs: Path, shared_cgroup: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.point(VIP, FrontendValue(0, 0, 907, FrontendFlags.REFUSE))
+    place = ["--pins", str(bpffs / "shared"), "--cgroup", str(shared_cgroup), "--state-dir", str(tmp_path)]
+    assert main(["trace", f"{VIP}:80", *place, "--health-port", "1"]) == 1
+    assert "verdict       REFUSED: #907 has no endpoint" in capsys.readouterr().out

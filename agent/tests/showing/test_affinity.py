@@ -26,7 +26,9 @@ def state(of: Affinity) -> str:
 
 
 def test_an_entry_shows_how_long_it_lasts_and_the_pod_by_its_addresses() -> None:
-    stays = judge([entry(POD, idle_s=65)], NAMES, RULES, {4026: ("10.244.0.9", "fd00::9")}, NOW)
+    stays = judge(
+        [entry(POD, idle_s=65)], NAMES, RULES, {4026: (ip_bytes("10.244.0.9"), ip_bytes("fd00::9"))}, NOW
+    )
     assert listing(stays).text() == (
         "SERVICE                CLIENT               BACKEND           IDLE   LEFT    STATE\n"
         "default/web:http/TCP   10.244.0.9,fd00::9   10.244.0.5:8080   1m5s   2h58m   valid"

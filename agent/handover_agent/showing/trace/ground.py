@@ -1,0 +1,118 @@
+"""What this node says about a trace: what of ours is attached, what kube-proxy's rules do, where a pod's port is."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from handover_agent import devices, kubeproxy
+from handover_agent.addresses import local_addresses
+from handover_agent.bpffs import Pins
+from handover_agent.checkup import _cgroup
+from handover_agent.datapath import Datapath
+from handover_agent.kubeproxy import KubeProxyError, Served
+from handover_agent.ladder.journal import Journal, JournalUnreadable
+from handover_agent.packetpath import attaching, points
+from handover_agent.settings import Settings
+from handover_agent.showing.trace.path import Attached
+from handover_agent.showing.trace.ports import Ports
+
+_SO_NETNS_COOKIE = 71
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """This node, without the cluster."""
+
+    attached: Attached
+    rung: str
+    """As the journal has it, for people."""
+    mode: str
+    """How kube-proxy's rules are made; empty when there are none."""
+    rules: Served | None
+    """What they do; None when they could not be read."""
+    local: frozenset[bytes]
+    netns_cookie: int | None
+    """Of the node's own namespace, by which affinity knows the node itself."""
+    ports: Mapping[bytes, str]
+    """Address → the device by which its packets come in, for neighbours of this node."""
+    pod_ports: frozenset[str]
+    """Which devices are pods' ports."""
+    notes: tuple[str, ...] = ()
+
+
+def look(settings: Settings) -> Ground:
+    """Never raises for what cannot be read: the notes say so."""
+    notes: list[str] = []
+    rules, mode = _rules(notes)
+    try:
+        local, ports = local_addresses(), Ports.look()
+        pod_ports = frozenset(place.device.name for place in devices.look() if place.role is devices.Role.POD)
+    except OSError as error:
+        notes.append(f"this node's devices are not known: {error}")
+        local, ports, pod_ports = frozenset(), Ports(), frozenset()
+    return Ground(
+        attached=_attached(settings, notes),
+        rung=_rung(settings, notes),
+        mode=mode,
+        rules=rules,
+        local=local,
+        netns_cookie=_netns_cookie(),
+        ports=ports,
+        pod_ports=pod_ports,
+        notes=tuple(notes),
+    )
+
+
+def _attached(settings: Settings, notes: list[str]) -> Attached:
+    cgroup = settings.cgroup or _cgroup(settings)
+    try:
+        state = Datapath(settings.pins, cgroup).state()
+    except OSError as error:
+        notes.append(f"whether our programs are attached is not known: {error}")
+        return Attached()
+    return Attached(state.loaded, state.attached, state.accepting, str(cgroup), _devices(settings, notes))
+
+
+def _devices(settings: Settings, notes: list[str]) -> dict[str, frozenset[str]]:
+    """Device → our programs on it, by the names of what belongs there."""
+    found: dict[str, set[str]] = {}
+    try:
+        places = devices.look()
+        names = {place.device.index: place.device.name for place in places}
+        should, there = points.wanted(places), attaching.running(Pins(settings.pins).devices)
+    except OSError as error:
+        notes.append(f"on which devices our programs are is not known: {error}")
+        return {}
+    for point in there:
+        if point.index in names:
+            found.setdefault(names[point.index], set()).add(should.get(point, "another program of ours"))
+    return {device: frozenset(programs) for device, programs in found.items()}
+
+
+def _rung(settings: Settings, notes: list[str]) -> str:
+    try:
+        record = Journal(settings.state_dir / "journal.json").read()
+    except JournalUnreadable as error:
+        notes.append(str(error))
+        return "not known"
+    if record is None:
+        return "Standby"
+    return f"{record.rung}, on the way to {record.towards}" if record.towards else str(record.rung)
+
+
+def _rules(notes: list[str]) -> tuple[Served | None, str]:
+    try:
+        found = kubeproxy.inspect()
+        return kubeproxy.frontends_of(found), str(found.mode) if found.rule_count else ""
+    except (KubeProxyError, OSError) as error:
+        notes.append(f"what kube-proxy's rules do is not known: {error}")
+        return None, ""
+
+
+def _netns_cookie() -> int | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return None  # Linux before 5.14
+    return int.from_bytes(raw, "little" if socket.htons(1) != 1 else "big")
