@@ -23,6 +23,11 @@ class Question:
     packet: Packet
     service: Json
 
+    @property
+    def sticky(self) -> bool:
+        """Whether one client is always sent to one backend."""
+        return bool(self.service["spec"].get("sessionAffinity") == "ClientIP")
+
 
 def questions(cluster: Cluster) -> Iterator[Question]:
     """The same ones for the same cluster."""
