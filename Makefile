@@ -43,7 +43,16 @@ node: .venv/.up-to-date ## kube-proxy's real rules: inspected, snapshot, flushed
 
 .PHONY: e2e
 e2e: .venv/.up-to-date ## Migrations of a real cluster under traffic, with faults
-	$(PYTEST) -m e2e $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory --jobs=2 e2e-control e2e-traffic
+
+# Two at a time: both wait more than they work. A label before each line; who labels outlives an interruption, so that
+# the tests can say how they clean up.
+.PHONY: e2e-control e2e-traffic
+e2e-control: .venv/.up-to-date
+	$(PYTEST) -v -m e2e --ignore=e2e/tests/migration $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[control] /')
+
+e2e-traffic: .venv/.up-to-date
+	$(PYTEST) -v -m e2e e2e/tests/migration $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[traffic] /')
 
 .PHONY: bench
 bench: .venv/.up-to-date ## Ratios against kube-proxy and against no proxy, measured in one run
