@@ -108,7 +108,7 @@ def _load(protocol: Protocol, source_port: int, port: int, number: int) -> bytes
 def checksum(raw: bytes) -> int:
     """The Internet checksum."""
     raw += b"\0" * (len(raw) % 2)
-    total = sum(struct.unpack(f"!{len(raw) // 2}H", raw))
+    total: int = sum(struct.unpack(f"!{len(raw) // 2}H", raw))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
