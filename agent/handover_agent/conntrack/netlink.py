@@ -23,22 +23,26 @@ from handover_agent.conntrack.entries import (
     MESSAGE,
     Destination,
     Flow,
+    Tuple,
     attribute,
     destination_of,
     parse,
     peek,
 )
+from handover_agent.conntrack.moving import Moving, replacement, request
 
 _NETLINK_NETFILTER = 12
 _CTNETLINK = 1 << 8
 _NEW, _GET, _DELETE = 0, 1, 2
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_EXCLUSIVE, _CREATE = 0x200, 0x400
 _DUMP_INTERRUPTED = 0x10
 _ERROR, _DONE = 2, 3
 _CTA_FILTER_ORIG_FLAGS = 1
 _FLAG_PROTO_NUM = 1 << 3
 _BUFFER_BYTES = 1 << 20
 _DEADLINE_S = 60
+_MOST_TRIES = 5
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -95,6 +99,60 @@ class Deleter:
         if code not in {0, errno.ENOENT}:
             raise ConntrackError("delete an entry", code)
         return bool(code == 0)
+
+
+class Mover:
+    """Replaces entries of connections that conntrack did not translate by entries with which it does."""
+
+    def __enter__(self) -> "Mover":
+        self._socket = _open()
+        self._number = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def move(self, moving: Moving) -> bool:
+        """Delete the old entry and create the new one in one system call; False if there is no old one.
+
+        What started anew in between is in the way, and is replaced in turn. Raises ConntrackError.
+        """
+        for _ in range(_MOST_TRIES):
+            payload = self._get(moving.seen)
+            if payload is None:
+                return False
+            old, created = replacement(payload, moving.asked)
+            first = self._message(_DELETE, 0, FAMILY.pack(old.family, 0, 0) + old.identity)
+            second = self._message(_NEW, _CREATE | _EXCLUSIVE, created)
+            self._socket.send(first + second)
+            deleted, code = self._code(), self._code()
+            if code == 0:
+                return True
+            if code != errno.EEXIST or deleted not in {0, errno.ENOENT}:
+                break
+        raise ConntrackError("create an entry with translation", code)
+
+    def _get(self, seen: Tuple) -> bytes | None:
+        self._socket.send(self._message(_GET, 0, request(seen)))
+        payload = None
+        while True:
+            data = self._socket.recv(_BUFFER_BYTES)
+            length, kind, *_ = MESSAGE.unpack_from(data)
+            if kind == _ERROR:
+                code = -int(struct.unpack_from("=i", data, MESSAGE.size)[0])
+                if code not in {0, errno.ENOENT}:
+                    raise ConntrackError("look up an entry", code)
+                return payload
+            payload = data[MESSAGE.size : length]
+
+    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
+        self._number += 1
+        head = _header(kind, _REQUEST | _ACK | flags, self._number, len(body) - FAMILY.size)
+        return head + body
+
+    def _code(self) -> int:
+        answer = self._socket.recv(_BUFFER_BYTES)
+        return -int(struct.unpack_from("=i", answer, MESSAGE.size)[0])
 
 
 def _dump(family: int, wanted: bytes, to: Collection[Destination]) -> Iterator[Flow]:
