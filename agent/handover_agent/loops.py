@@ -23,7 +23,7 @@ from handover_agent.ladder.machine import Ladder
 from handover_agent.model import Model
 from handover_agent.probe.rounds import Rounds
 from handover_agent.table import FrontendKey
-from handover_agent.unserved import all_unserved, foremost
+from handover_agent.unserved import BY_PACKETS, all_unserved, foremost
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Loops:
     async def _look_for_unserved(self) -> None:
         if self._model.complete and self._model.revision != self._unserved_revision:
             self._unserved_revision = self._model.revision
-            items = foremost(all_unserved(self._model.services.values()), _MOST_UNSERVED)
+            items = foremost(all_unserved(self._model.services.values(), BY_PACKETS), _MOST_UNSERVED)
             self._facts.unserved(
                 [
                     Unserved(feature=i.feature, service=i.service[:512], message=i.message[:1024])

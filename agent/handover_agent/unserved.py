@@ -1,11 +1,11 @@
-"""Which Services ask for something that this datapath does not serve yet.
+"""Which Services ask for something that this node's datapath does not serve.
 
-The socket path serves what starts on the node. Traffic that arrives from outside, and SCTP (which the kernel
-connects without asking socket hooks), still need kube-proxy's rules, so a cluster that has such Services must
-not lose them silently: the operator holds it while anything listed here is not acknowledged.
+The socket path serves what starts on the node. What arrives from outside, and SCTP (which the kernel connects without
+asking socket hooks), needs the packet path; on a node whose kernel cannot have it, a Service that uses these must not
+lose them silently: the operator holds the cluster while anything listed here is not acknowledged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from handover_api.base import Feature
@@ -13,6 +13,9 @@ from handover_api.base import Feature
 from handover_agent.objects import Service
 from handover_agent.sources import restrict
 from handover_agent.table import Protocol, ip_text
+
+BY_PACKETS = frozenset({Feature.NODE_PORT, Feature.LOAD_BALANCER, Feature.EXTERNAL_IPS, Feature.SCTP})
+"""What only the packet path serves."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,17 +27,18 @@ class Unserved:
     message: str
 
 
-def unserved(service: Service) -> list[Unserved]:
-    """What of this Service the datapath does not serve; nothing for Services that are not a node proxy's
-    business.
+def unserved(service: Service, lacking: Collection[Feature]) -> list[Unserved]:
+    """What of this Service a datapath that lacks these features does not serve; nothing for Services that are not a
+    node proxy's business.
     """
-    if service.skipped or not service.cluster_ips:
+    if not lacking or service.skipped or not service.cluster_ips:
         return []
     found: list[Unserved] = []
 
     def add(feature: Feature, message: str) -> None:
-        remedy = f"or accept the loss with spec.acknowledge: [{feature}]"
-        found.append(Unserved(feature, service.key, f"{message}, {remedy}"))
+        if feature in lacking:
+            remedy = f"or accept the loss with spec.acknowledge: [{feature}]"
+            found.append(Unserved(feature, service.key, f"{message}, {remedy}"))
 
     node_ports = [f"{p.node_port}/{p.protocol.name}" for p in service.ports if p.node_port and p.protocol]
     if node_ports:
@@ -71,9 +75,9 @@ def unserved(service: Service) -> list[Unserved]:
     return found
 
 
-def all_unserved(services: Iterable[Service]) -> list[Unserved]:
+def all_unserved(services: Iterable[Service], lacking: Collection[Feature]) -> list[Unserved]:
     """Of all Services, in a stable order."""
-    return sorted(item for service in services for item in unserved(service))
+    return sorted(item for service in services for item in unserved(service, lacking)) if lacking else []
 
 
 def foremost(items: list[Unserved], limit: int) -> list[Unserved]:

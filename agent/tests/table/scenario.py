@@ -20,7 +20,7 @@ from handover_agent.compile import NodeInfo
 from handover_agent.model import Model
 from handover_agent.reconcile import Reconciler, SyncReport
 from handover_agent.table import FrontendFlags, FrontendKey, ip_bytes
-from handover_agent.unserved import all_unserved
+from handover_agent.unserved import BY_PACKETS, all_unserved
 from handover_agent.wanted import WantedTable
 from tests.fakes.clock import Clock
 from tests.fakes.maps import EMPTY, FakeMaps, Fault
@@ -128,7 +128,7 @@ class Scenario:
             yield f"{key}  {' '.join(words)}"
 
     def do_unserved(self) -> Iterator[str]:
-        for item in all_unserved(self.model.services.values()):
+        for item in all_unserved(self.model.services.values(), BY_PACKETS):
             yield f"{item.feature} {item.service}: {item.message}"
 
     def do_wait(self, seconds: str) -> Iterator[str]:
