@@ -64,7 +64,7 @@ check: .venv/.up-to-date ## Linters and types: ruff, mypy, import-linter, clang,
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy $(SOURCES)
 	.venv/bin/lint-imports
-	for flag in -UHAVE_SET_RETVAL -DHAVE_SET_RETVAL; do \
+	for flag in -UHAVE_SET_RETVAL -DHAVE_SET_RETVAL -DHAVE_SOCKET_STORAGE; do \
 	  clang -target bpf -O2 -Wall -Werror -fsyntax-only $$flag \
 	    -I /usr/include/$$(clang -print-target-triple | sed s/-pc-/-/) $(BPF)/socket.c; done
 	.venv/bin/clang-format --dry-run -Werror $(BPF)/*.c $(BPF)/*.h

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handover_agent.bpfmap import map_create, map_info
-from handover_agent.bpfsys import DatapathError, obj_get, pin
+from handover_agent.bpfiter import storage_create
+from handover_agent.bpfmap import MapType, map_create, map_info
+from handover_agent.bpfsys import DatapathError, Descriptor, obj_get, pin
 from handover_agent.layout import LAYOUT, MapSpec
 
 
@@ -90,8 +91,7 @@ class Pins:
         for spec in specs:
             path = self.maps / spec.name
             if not path.exists():
-                sizes = (spec.key_bytes, spec.value_bytes, spec.max_entries)
-                with map_create(spec.type, *sizes, spec.name, flags=spec.flags) as created:
+                with _create(spec) as created:
                     pin(created.fd, path)
                 continue
             with obj_get(path) as existing:
@@ -119,6 +119,13 @@ class Pins:
         if not self.root.is_dir():
             return []
         return [path for path in self.root.iterdir() if path.name.startswith(prefix)]
+
+
+def _create(spec: MapSpec) -> Descriptor:
+    if spec.type is MapType.SK_STORAGE:
+        return storage_create(spec.value_bytes, spec.name)
+    sizes = (spec.key_bytes, spec.value_bytes, spec.max_entries)
+    return map_create(spec.type, *sizes, spec.name, flags=spec.flags)
 
 
 def check_bpffs(path: Path) -> None:

@@ -38,11 +38,13 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     OBJ_GET_INFO_BY_FD = 15
+    BTF_LOAD = 18
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
+    ITER_CREATE = 33
     LINK_DETACH = 34
 
 
@@ -52,6 +54,7 @@ class ProgramType(IntEnum):
     SCHED_CLS = 3
     CGROUP_SOCK = 9
     CGROUP_SOCK_ADDR = 18
+    TRACING = 26
 
 
 class DatapathError(Exception):
@@ -169,14 +172,22 @@ def object_info(fd: int, length: int) -> bytes:
 
 
 def program_load(
-    kind: ProgramType, attach_type: int, instructions: bytes, name: str, log: bool = True
+    kind: ProgramType,
+    attach_type: int,
+    instructions: bytes,
+    name: str,
+    log: bool = True,
+    attach_to: int = 0,
 ) -> Descriptor:
-    """Hand a program to the verifier. A refusal carries the end of the verifier's log."""
+    """Hand a program to the verifier. A refusal carries the end of the verifier's log.
+
+    `attach_to` is for programs that belong to a function of the kernel's: its number among the kernel's types.
+    """
     code, licence = buffer(instructions), buffer(b"GPL\0")
     attr = attributes(
-        "IIQQIIQII16sII",
+        "IIQQIIQII16sII36xI",
         *(kind, len(instructions) // 8, address(code), address(licence), 0, 0, 0, 0, 0),
-        *(name.encode()[:15], 0, attach_type),
+        *(name.encode()[:15], 0, attach_type, attach_to),
     )
     result, number = call(Command.PROG_LOAD, attr)
     if result >= 0:

@@ -17,6 +17,8 @@ from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
+from handover_agent.sockets import carried
+from handover_agent.sockets.carried import Carried
 from handover_agent.table import Protocol
 
 __all__ = ["Datapath", "DatapathState", "Features", "NoBpffs", "NotCgroup2", "NotLoaded", "UnsupportedKernel"]
@@ -105,11 +107,17 @@ class Datapath:
         programs = pins.programs(version)
         with pins.locked():
             pins.check_layout()
-            pins.ensure_maps(specs)
+            carrying = "socket_storage" in found.found
+            pins.ensure_maps(spec for spec in specs if carrying or not spec.optional)
             pins.remove(pins.loading)
             if not programs.is_dir():
                 pins.loading.mkdir(mode=0o700)
-                loader.load_programs(pins.maps, pins.loading, set_retval="set_retval" in found.found)
+                loader.load_programs(
+                    pins.maps,
+                    pins.loading,
+                    set_retval="set_retval" in found.found,
+                    socket_storage=carrying,
+                )
                 pins.loading.rename(programs)
             links.swap(pins.links, programs)
             for other in pins.versions():
@@ -157,7 +165,7 @@ class Datapath:
         """Where the datapath stands, as read from the kernel."""
         version = self._version()
         loaded = bool(version) and all(
-            (self._pins.maps / spec.name).exists() for spec in layout.map_specs(Sizes())
+            (self._pins.maps / spec.name).exists() or spec.optional for spec in layout.map_specs(Sizes())
         )
         attached = loaded and self._attached()
         return DatapathState(loaded, attached, attached and self._read_accepting(), version if loaded else "")
@@ -191,6 +199,14 @@ class Datapath:
             info = bpfmap.map_info(reverse.fd)
             entries = bpfbatch.read_hash(reverse.fd, info.key_bytes, info.value_bytes)
             return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
+
+    def connected(self) -> list[Carried]:
+        """Connected UDP sockets that we translated, in every network namespace; none where the kernel cannot tell.
+
+        Raises BpfError, OSError.
+        """
+        versions = self._versions()
+        return carried.read(self._pins.maps, self._pins.programs(versions[-1])) if versions else []
 
     def translated_capacity(self) -> int:
         """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""

@@ -7,12 +7,15 @@ with a cgroup and a device that do not exist.
 import errno
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
+from handover_agent.bpfiter import storage_create
 from handover_agent.bpfmap import MapType, map_create
 from handover_agent.bpfsys import BpfError, ProgramType, link_create, program_load
 from handover_agent.hooks import HOOKS
 
 _CONNECT4, _TCX_INGRESS = 10, 46
+_KERNEL_TYPES, _ITERATOR = Path("/sys/kernel/btf/vmlinux"), b"\0bpf_iter_bpf_sk_storage_map\0"
 _NO_DESCRIPTOR = _NO_DEVICE = (1 << 31) - 1
 _NETNS_COOKIE, _SET_RETVAL = 122, 187  # enum bpf_func_id
 
@@ -20,7 +23,7 @@ _NETNS_COOKIE, _SET_RETVAL = 122, 187  # enum bpf_func_id
 @dataclass(frozen=True, slots=True)
 class Features:
     """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `sched_cls`,
-    `set_retval`, `tcx`.
+    `set_retval`, `socket_storage`, `tcx`.
     """
 
     found: list[str]
@@ -46,7 +49,8 @@ def probe() -> Features:
     """Find the features by trying. Raises BpfError when the agent lacks the capabilities to try.
 
     Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack
-    instead of being refused at once. Without `tcx` (Linux 6.6) devices get their programs by classic filters.
+    instead of being refused at once. Without `socket_storage` (Linux 5.9 with BTF) a connected UDP socket is not
+    told that its backend has gone away. Without `tcx` (Linux 6.6) devices get their programs by classic filters.
     """
     tried = {hook.name: _loads(hook.program_type, hook.attach_type, _PROCEED) for hook in HOOKS}
     tried["cgroup_link"] = _links()
@@ -55,6 +59,7 @@ def probe() -> Features:
     tried["sched_cls"] = _loads(ProgramType.SCHED_CLS, 0, _PROCEED)
     optional = {
         "set_retval": _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_SET_RETVAL)),
+        "socket_storage": _carries(),
         "tcx": tcx(),
     }
     return Features(
@@ -101,6 +106,18 @@ def _maps() -> bool:
         _raise_if_forbidden(error)
         return False
     return True
+
+
+def _carries() -> bool:
+    """Whether sockets can carry storage, and whether an iterator over it is there."""
+    try:
+        storage_create(8, "probe").close()
+        return _ITERATOR in _KERNEL_TYPES.read_bytes()
+    except BpfError as error:
+        _raise_if_forbidden(error)
+        return False
+    except OSError:
+        return False  # a kernel without its types
 
 
 def _raise_if_forbidden(error: BpfError) -> None:

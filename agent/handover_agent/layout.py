@@ -39,6 +39,7 @@ class MapSpec:
     value_bytes: int
     max_entries: int
     flags: int = 0
+    optional: bool = False  # only where the kernel has it: `socket_storage`
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec("fragments", lru, 40, 32, sizes.fragments),
         MapSpec("sources", MapType.LPM_TRIE, _SOURCE.size, 4, sizes.sources, _NO_PREALLOC),
         MapSpec("clients", MapType.HASH, 16, 8, sizes.clients, _NO_PREALLOC),
+        MapSpec("connected", MapType.SK_STORAGE, 4, 48, 0, _NO_PREALLOC, optional=True),
     )
 
 

@@ -32,3 +32,4 @@ COUNTER(error_reverse_not_written, "Calls left alone because the reverse entry c
 COUNTER(error_forward_not_written, "Datagrams whose choice of backend could not be remembered")
 COUNTER(error_affinity_not_written, "Connections whose affinity entry could not be written")
 COUNTER(sources_left, "Calls to a load balancer that admits some sources only, left to the packet path")
+COUNTER(connected_not_written, "Connected UDP sockets that cannot be told when their backend goes away")

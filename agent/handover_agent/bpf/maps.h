@@ -15,6 +15,7 @@
  *   fragments  LRU hash        fragment_key -> fragment     packet path            packet path
  *   sources    LPM trie        source_key -> u32 (unused)   agent                  packet path
  *   clients    hash            address -> netns cookie      agent                  packet path
+ *   connected  socket storage  socket -> connected          connect (UDP)          agent (by the iterator)
  *
  * A region of `backends` never changes while a frontend points at it: the agent writes a new region, then the
  * frontend in one update, and uses the old region again only after a grace period.
@@ -38,6 +39,7 @@
 #define FRAGMENTS MAP(MAP_FRAGMENTS)
 #define SOURCES   MAP(MAP_SOURCES)
 #define CLIENTS   MAP(MAP_CLIENTS)
+#define CONNECTED MAP(MAP_CONNECTED)
 
 static __always_inline void count(enum counter which)
 {

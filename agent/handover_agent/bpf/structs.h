@@ -6,6 +6,7 @@
 #ifndef HANDOVER_STRUCTS_H
 #define HANDOVER_STRUCTS_H
 
+#include "consts.h"
 #include "kernel.h"
 
 /* Network byte order; IPv4 as ::ffff:a.b.c.d, which makes both families and mapped sockets one case. */
@@ -127,6 +128,18 @@ struct source_key {
 	struct address source;
 };
 
+/* What a connected UDP socket carries, and what the iterator shows of it. */
+struct connected {
+	__u64 cookie;
+	struct endpoint frontend;
+	struct endpoint backend;
+};
+
+struct connected_socket {
+	struct connected connected;
+	__u8 common[SOCK_COMMON_BYTES];
+};
+
 _Static_assert(sizeof(struct endpoint) == 20, "endpoint");
 _Static_assert(sizeof(struct settings) == 8, "settings");
 _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
@@ -142,5 +155,7 @@ _Static_assert(sizeof(struct flow) == 48, "flow");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct fragment) == 32, "fragment");
 _Static_assert(sizeof(struct source_key) == 24, "source_key");
+_Static_assert(sizeof(struct connected) == 48, "connected");
+_Static_assert(sizeof(struct connected_socket) == 136, "connected_socket");
 
 #endif

@@ -29,7 +29,7 @@ def version() -> str:
     return digest.hexdigest()[:16]
 
 
-def load_programs(maps: Path, programs: Path, set_retval: bool) -> None:
+def load_programs(maps: Path, programs: Path, set_retval: bool, socket_storage: bool) -> None:
     """Compile, load, and pin every program in the directory `programs`, using the maps pinned in `maps`."""
     command = [
         sys.executable,
@@ -43,6 +43,8 @@ def load_programs(maps: Path, programs: Path, set_retval: bool) -> None:
     ]
     if set_retval:
         command.append("--set-retval")
+    if socket_storage:
+        command.append("--socket-storage")
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -5,9 +5,18 @@ import sys
 from pathlib import Path
 
 from handover_agent.bpfsys import BpfError
-from handover_agent.loader.compiler import CompileError, compile_programs
+from handover_agent.hooks import ITERATOR
+from handover_agent.loader.btf import BtfError
+from handover_agent.loader.compiler import SOCKET_PROGRAMS, CompileError, compile_programs
 from handover_agent.loader.headers import NoHeaders, find_headers
 from handover_agent.loader.programs import pin_programs
+
+
+def compiled(set_retval: bool, socket_storage: bool) -> dict[str, bytes]:
+    """The programs for a kernel that has these features. Raises CompileError, NoHeaders."""
+    defines = ["HAVE_SET_RETVAL"] * set_retval + ["HAVE_SOCKET_STORAGE"] * socket_storage
+    names = SOCKET_PROGRAMS + (ITERATOR,) * socket_storage
+    return compile_programs(find_headers(), defines, programs=names)
 
 
 def main(arguments: list[str]) -> int:
@@ -18,11 +27,11 @@ def main(arguments: list[str]) -> int:
         "--programs", type=Path, required=True, help="directory for the programs; it exists, and is empty"
     )
     parser.add_argument("--set-retval", action="store_true", help="the kernel has bpf_set_retval (5.18)")
+    parser.add_argument("--socket-storage", action="store_true", help="the map of connected sockets is there")
     given = parser.parse_args(arguments)
     try:
-        compiled = compile_programs(find_headers(), ["HAVE_SET_RETVAL"] if given.set_retval else [])
-        pin_programs(compiled, given.maps, given.programs)
-    except (CompileError, NoHeaders, BpfError, FileNotFoundError) as error:
+        pin_programs(compiled(given.set_retval, given.socket_storage), given.maps, given.programs)
+    except (BtfError, CompileError, NoHeaders, BpfError, FileNotFoundError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1
     return 0

@@ -16,7 +16,7 @@ from handover_agent.hooks import HOOKS
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, the only instruction of 16 bytes
 _PSEUDO_MAP_FD = 1
 _INSTRUCTION = struct.Struct("=BBhi")
-_SOCKET_PROGRAMS = tuple(hook.name for hook in HOOKS)
+SOCKET_PROGRAMS = tuple(hook.name for hook in HOOKS)
 
 
 class CompileError(Exception):
@@ -27,7 +27,7 @@ def compile_programs(
     headers: Path,
     defines: Sequence[str],
     source: str = "socket.c",
-    programs: Sequence[str] = _SOCKET_PROGRAMS,
+    programs: Sequence[str] = SOCKET_PROGRAMS,
 ) -> dict[str, bytes]:
     """Program of `source` → its instructions, maps as numbers. `headers`: a merged tree of kernel headers."""
     os.environ["BCC_KERNEL_SOURCE"] = str(headers)

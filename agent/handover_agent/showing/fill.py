@@ -140,8 +140,8 @@ def memory_bytes(fdinfo: str) -> int | None:
 
 
 def measure(node: Node) -> list[Fill]:
-    """Look at every map. Raises CannotShow."""
-    return [_measure(node, spec) for spec in layout.map_specs(Sizes())]
+    """Look at every map that can become full (what sockets carry themselves cannot). Raises CannotShow."""
+    return [_measure(node, spec) for spec in layout.map_specs(Sizes()) if not spec.optional]
 
 
 def _measure(node: Node, spec: MapSpec) -> Fill:

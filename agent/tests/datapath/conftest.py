@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from handover_agent import loader
 from handover_agent.datapath import Datapath
-from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
 from tests.datapath import pods
 from tests.datapath.rig import Rig
@@ -36,11 +35,10 @@ def pods_network() -> Iterator[tuple[str, str]]:
 def compiled() -> dict[str, bytes]:
     """The programs, compiled by a child process: here, too, what imports BCC stays apart."""
     script = (
-        "import pickle, sys; from pathlib import Path;"
-        "from handover_agent.loader.compiler import compile_programs;"
-        "sys.stdout.buffer.write(pickle.dumps(compile_programs(Path(sys.argv[1]), ['HAVE_SET_RETVAL'])))"
+        "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
+        "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True, socket_storage=True)))"
     )
-    command = [sys.executable, "-c", script, str(find_headers())]
+    command = [sys.executable, "-c", script]
     return dict(pickle.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
 
 
@@ -48,7 +46,7 @@ def compiled() -> dict[str, bytes]:
 def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Load what was compiled once; everything else is as it is."""
     monkeypatch.setattr(
-        loader, "load_programs", lambda maps, programs, set_retval: pin_programs(compiled, maps, programs)
+        loader, "load_programs", lambda maps, programs, **_: pin_programs(compiled, maps, programs)
     )
 
 

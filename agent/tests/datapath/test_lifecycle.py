@@ -276,7 +276,7 @@ def test_killed_at_any_point_of_unload_the_next_run_ends_it(
 def test_the_compiler_killed_half_way_is_an_error_and_the_next_run_goes_on(
     own: Datapath, monkeypatch: pytest.MonkeyPatch, compiled: dict[str, bytes], bpffs: Path
 ) -> None:
-    def half(maps: Path, programs: Path, set_retval: bool) -> None:
+    def half(maps: Path, programs: Path, **_: bool) -> None:
         with pytest.raises(KeyError):
             pin_programs(
                 {name: code for name, code in compiled.items() if name != "connect6"}, maps, programs
@@ -445,7 +445,8 @@ def test_three_capabilities_are_enough(own: Datapath, own_pod: Pod, bpffs: Path,
     script = (
         "import sys; from pathlib import Path; from handover_agent.datapath import Datapath;"
         "d = Datapath(Path(sys.argv[1]), Path(sys.argv[2])); d.probe_features(); d.load();"
-        "d.attach(); d.counters(); m = d.maps(); m.read_frontends(); d.translated(); d.set_accepting(False);"
+        "d.attach(); d.counters(); m = d.maps(); m.read_frontends(); d.translated(); d.connected();"
+        "d.set_accepting(False);"
         "d.detach(); d.attach();"
         "d.unload(); d.load(); d.attach(); print(d.state())"
     )

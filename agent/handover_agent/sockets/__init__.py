@@ -1,0 +1,1 @@
+"""Connected UDP sockets whose backend has gone away: found wherever they are on this node, and told."""
