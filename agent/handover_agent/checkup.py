@@ -12,6 +12,7 @@ from handover_agent import kubeproxy
 from handover_agent.datapath import Datapath
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.ladder.journal import Journal, JournalUnreadable, Record
+from handover_agent.node import find_cgroup_anywhere
 from handover_agent.settings import Settings
 
 
@@ -58,7 +59,7 @@ def _agent(settings: Settings) -> Finding:
 
 
 def _datapath(settings: Settings, record: Record, serving: bool) -> list[Finding]:
-    datapath = Datapath(settings.pins, settings.cgroup or _cgroup(settings))
+    datapath = Datapath(settings.pins, settings.cgroup or find_cgroup_anywhere(settings.cgroup_search))
     try:
         state, counters, translated = datapath.state(), datapath.counters(), datapath.translated()
     except OSError as error:
@@ -115,7 +116,14 @@ def _snapshot(directory: Path) -> Finding:
 
 def _health(port: int) -> Finding:
     status, text = _get(port, "/healthz")
-    return Finding(status == 200, f"health port {port}", text.strip()[:200])
+    said = (
+        "answers 200: this node is served"
+        if status == 200
+        else f"answers {status}: {text[:200]}"
+        if status
+        else text
+    )
+    return Finding(status == 200, f"health port {port}", said)
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
@@ -128,12 +136,3 @@ def _get(port: int, path: str) -> tuple[int, str]:
         return 0, f"nothing answers: {error}"
     finally:
         connection.close()
-
-
-def _cgroup(settings: Settings) -> Path:
-    from handover_agent.node import NoCgroup2, find_cgroup  # noqa: PLC0415
-
-    try:
-        return find_cgroup(settings.cgroup_search)
-    except NoCgroup2:
-        return settings.cgroup_search

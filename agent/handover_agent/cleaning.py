@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 
 from handover_agent import kubeproxy
-from handover_agent.checkup import _cgroup
 from handover_agent.datapath import Datapath
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
+from handover_agent.node import find_cgroup_anywhere
 from handover_agent.settings import Settings
 
 
@@ -44,7 +44,7 @@ def clean(settings: Settings, *, force: bool) -> Iterator[str]:
 
 
 def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
-    datapath = Datapath(settings.pins, settings.cgroup or _cgroup(settings))
+    datapath = Datapath(settings.pins, settings.cgroup or find_cgroup_anywhere(settings.cgroup_search))
     if kubeproxy.inspect().rule_count == 0:
         snapshot = settings.state_dir / "snapshot"
         if not force:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.gather(options)
     except SettingsError as error:
-        return _fail(error)
+        return _fail(error, status=2)
     act: Callable[[argparse.Namespace, Settings], int] = options.act
     try:
         return act(options, settings)

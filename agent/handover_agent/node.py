@@ -11,6 +11,7 @@ from handover_agent.compile import NodeInfo
 from handover_agent.objects import address_bytes
 
 _ZONE = "topology.kubernetes.io/zone"
+_OWN_MOUNT = Path("/sys/fs/cgroup")
 _AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
@@ -32,6 +33,19 @@ def find_cgroup(search: Path, mountinfo: str | None = None) -> Path:
     if not found:
         raise NoCgroup2(search)
     return found[0]
+
+
+def find_cgroup_anywhere(search: Path) -> Path:
+    """`find_cgroup`, or outside of the agent's pod the node's own mount; `search` itself where there is none.
+
+    For those who only look: what is attached is to be found on a node without a pod, too.
+    """
+    for place in (search, _OWN_MOUNT):
+        try:
+            return find_cgroup(place)
+        except NoCgroup2:
+            continue
+    return search
 
 
 def parse_cgroup_mounts(mountinfo: str, search: Path) -> list[Path]:

@@ -88,7 +88,11 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(found)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            problems = "; ".join(
+                f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}) is {e['input']!r}: {e['msg']}"
+                for e in error.errors()
+                for name in (".".join(map(str, e["loc"])),)
+            )
             raise SettingsError(f"settings: {problems}") from error
 
 

@@ -22,7 +22,12 @@ def old_flows(frontends: Iterable[FrontendKey]) -> int:
     number to show, not one to wait for without a deadline. Raises ConntrackError.
     """
     wanted = {destination(key.address, key.port, key.protocol) for key in frontends}
-    return len(alive(netlink.translated_flows(wanted), _udp_timeout_s(False), _udp_timeout_s(True)))
+    return len(in_use(netlink.translated_flows(wanted)))
+
+
+def in_use(flows: Iterable[Flow]) -> list[Flow]:
+    """The flows that are in use, by conntrack's timeouts on this node."""
+    return alive(flows, _udp_timeout_s(False), _udp_timeout_s(True))
 
 
 def alive(flows: Iterable[Flow], udp_s: int, udp_stream_s: int) -> list[Flow]:

@@ -9,7 +9,7 @@ from handover_agent.entries import NS_PER_S, Affinity, unpack_affinity, unpack_n
 from handover_agent.settings import Settings
 from handover_agent.showing.command import Command, only
 from handover_agent.showing.listing import Listing, Row, ago
-from handover_agent.showing.node import Node
+from handover_agent.showing.node import Node, own_netns_cookie
 from handover_agent.table import Backend, FrontendFlags, ip_text
 
 
@@ -34,6 +34,8 @@ class Stay:
     rules: Rules | None
     packed_addresses: tuple[bytes, ...]
     idle_s: float
+    own: bool = False
+    """Whether the client is the node's own namespace."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -42,6 +44,8 @@ class Stay:
     @property
     def client(self) -> str:
         """Pods by their address; a namespace nobody knows the address of by its cookie."""
+        if self.own:
+            return "the node itself"
         return ",".join(self.addresses) or str(self.entry.client)
 
     @property
@@ -63,7 +67,12 @@ class Stay:
 
 
 def judge(
-    entries: Iterable[Affinity], names: Mapping[int, str], rules: Mapping[int, Rules], pods: Pods, now_ns: int
+    entries: Iterable[Affinity],
+    names: Mapping[int, str],
+    rules: Mapping[int, Rules],
+    pods: Pods,
+    now_ns: int,
+    own_netns: int | None = None,
 ) -> list[Stay]:
     """Every entry with what holds for it, by Service and client: pure."""
     stays = [
@@ -73,6 +82,7 @@ def judge(
             rules.get(entry.service_id),
             pods.get(entry.client.netns_cookie, ()) if entry.client.netns_cookie is not None else (),
             max(0.0, (now_ns - entry.last_used_ns) / NS_PER_S),
+            own_netns is not None and entry.client.netns_cookie == own_netns,
         )
         for entry in entries
     ]
@@ -126,7 +136,13 @@ def read(node: Node) -> list[Stay]:
     pods: dict[int, tuple[bytes, ...]] = {}
     for cookie, address in sorted(cookies):
         pods[cookie] = (*pods.get(cookie, ()), address)
-    return judge(entries, node.names, _rules(node), pods, time.monotonic_ns())
+    return judge(entries, node.names, _rules(node), pods, time.monotonic_ns(), own_netns_cookie())
+
+
+def knows(node: Node, address: bytes | None) -> bool:
+    """Whether a pod's address is known to belong to a namespace. Raises CannotShow."""
+    with node.map("clients") as opened:
+        return address is not None and any(key == address for key, _ in opened.entries())
 
 
 def _rules(node: Node) -> dict[int, Rules]:
@@ -153,8 +169,8 @@ AFFINITY = Command(
     "affinity",
     "clients that stay with a backend (session affinity), and for how long yet",
     "Which backend each client's next connection goes to, for Services with sessionAffinity ClientIP. CLIENT "
-    "is a pod (by its addresses) or another address; `netns NUMBER` is a network namespace of this node whose "
-    "address is not known here, most often the node's own. LEFT is how long the entry lasts without a new "
+    "is a pod (by its addresses), the node itself, or another address; `netns NUMBER` is a pod of this node "
+    "whose address is not known here. LEFT is how long the entry lasts without a new "
     "connection. STATE: valid; expired, it outlasted the Service's time-out; backend gone, the backend is no "
     "endpoint any more; unused, the Service has no affinity now. Unless valid, the next connection chooses anew.",
     _show,

@@ -62,6 +62,10 @@ MEANINGS: dict[str, Meaning] = {
         "nothing while kube-proxy's conntrack entries live; a process that hangs later has to connect anew",
     ),
     "backend_gone": Meaning(Kind.MISSED, "nothing: another backend was chosen, as endpoints come and go"),
+    "connected_not_written": Meaning(
+        Kind.MISSED,
+        "nothing as long as it is small: such a socket finds out by itself, when its answers stay away",
+    ),
     "release_truncated": Meaning(
         Kind.MISSED,
         "nothing: what is left of a socket that spoke to more Services than that goes when its map needs room",

@@ -42,7 +42,7 @@ def drops(
     shown.sort(key=lambda item: (_KINDS.index(item[0].kind), -item[2], item[1]))
     rows = [
         Row(
-            (known.kind, name, str(count), means.get(name, ""), known.do),
+            (known.kind, name, str(count), means.get(name, "")),
             {
                 "counter": name,
                 "kind": known.kind,
@@ -51,12 +51,13 @@ def drops(
                 "do": known.do,
                 "during_s": during_s,
             },
+            known.do if known.kind.told else "",
         )
         for known, name, count in shown
     ]
     empty = "Nothing was dropped, refused or missed"
     empty += f" in {during_s:g} s." if during_s else " since the maps were made."
-    return Listing(("KIND", "COUNTER", "COUNT", "MEANS", "WHAT TO DO"), rows, empty, notes)
+    return Listing(("KIND", "COUNTER", "COUNT", "MEANS"), rows, empty, notes)
 
 
 def _show(options: argparse.Namespace, settings: Settings) -> Listing:
@@ -85,7 +86,8 @@ DROPS = Command(
     "what was dropped, refused or missed, and what to do about it",
     "The datapath's counters of what it did not serve, since the maps were made (they outlive the agent); "
     "with --during, of the next seconds. KIND error must not be there at all; dropped: the client sees a "
-    "time-out; refused: it sees ECONNREFUSED; missed: left to the network stack as it was.",
+    "time-out; refused: it sees ECONNREFUSED; missed: left to the network stack as it was. Below each stands "
+    "what to do.",
     _show,
     _flags,
 )

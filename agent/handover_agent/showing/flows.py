@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 
 from handover_agent.conntrack import ConntrackError, entries, netlink
+from handover_agent.conntrack.old import in_use
 from handover_agent.entries import protocol_text, unpack_flow, unpack_reverse
 from handover_agent.settings import Settings
 from handover_agent.showing.command import Command, WrongUsage, only
@@ -75,8 +76,11 @@ def _end(end: Backend | None) -> dict[str, object] | None:
     return None if end is None else {"address": ip_text(end.address), "port": end.port}
 
 
-def read(node: Node) -> tuple[list[Connection], tuple[str, ...]]:
-    """Every connection, and what could not be looked at. Raises CannotShow."""
+def read(node: Node, ended: bool = False) -> tuple[list[Connection], tuple[str, ...]]:
+    """Every connection, and what could not be looked at. `ended`: also what conntrack merely remembers.
+
+    Raises CannotShow.
+    """
     with node.frontends() as maps:
         names = names_of((key, node.service(v.service_id)) for key, v in maps.read_frontends().items())
     with node.map("reverse") as opened:
@@ -86,7 +90,8 @@ def read(node: Node) -> tuple[list[Connection], tuple[str, ...]]:
     found += of_packets(flows, node.names, names, time.monotonic_ns())
     try:
         wanted = {entries.destination(address, port, protocol) for protocol, address, port in names}
-        found += of_kube_proxy(netlink.translated_flows(wanted), names)
+        theirs = list(netlink.translated_flows(wanted))
+        found += of_kube_proxy(theirs if ended else in_use(theirs), names)
     except (ConntrackError, OSError) as error:
         return found, (f"what kube-proxy's conntrack entries carry is not known: {error}",)
     return found, ()
@@ -96,13 +101,18 @@ def _show(options: argparse.Namespace, settings: Settings) -> Listing:
     if options.limit < 0:
         raise WrongUsage(f"--limit {options.limit}: give a number of connections, or 0 for all")
     node = Node.look(settings)
-    connections, notes = read(node)
+    connections, notes = read(node, options.all)
     told = node.notes_on(connection.service for connection in connections)
     return listing(connections, options.only, options.limit, (*told, *notes))
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     only("connections (any column)")(parser)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also kube-proxy's that have ended, which conntrack still remembers",
+    )
     parser.add_argument(
         "--limit", type=int, default=0, metavar="N", help="at most so many (default 0: all of them)"
     )

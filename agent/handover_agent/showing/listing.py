@@ -16,6 +16,8 @@ class Row:
 
     cells: tuple[str, ...]
     document: Mapping[str, object]
+    below: str = ""
+    """What would make the table too wide: a line of its own below the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,11 @@ class Listing:
 
     def text(self) -> str:
         """Columns, left-aligned, as kubectl prints them; without rows, the reason."""
-        return table_text(self.header, [row.cells for row in self.rows]) if self.rows else self.empty
+        if not self.rows:
+            return self.empty
+        header, *lines = table_text(self.header, [row.cells for row in self.rows]).splitlines()
+        told = zip(lines, self.rows, strict=True)
+        return "\n".join([header, *(f"{line}\n  → {row.below}" if row.below else line for line, row in told)])
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

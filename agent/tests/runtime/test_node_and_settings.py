@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from handover_agent import addresses
 from handover_agent.cli import main, parser
-from handover_agent.node import NoCgroup2, decode_node, find_cgroup, node_info
+from handover_agent.node import NoCgroup2, decode_node, find_cgroup, find_cgroup_anywhere, node_info
 from handover_agent.rtnetlink import Message, NetlinkError, RouteSocket, attribute
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.table import ip_bytes, ip_text
@@ -34,6 +34,11 @@ def test_the_cgroup_root_is_the_cgroup2_mount_below_the_search_path() -> None:
     assert find_cgroup(search, UNIFIED) == search
     with pytest.raises(NoCgroup2, match="hostPath"):
         find_cgroup(Path("/elsewhere"), HYBRID)
+
+
+def test_outside_of_the_agents_pod_the_nodes_own_cgroup_root_is_found(tmp_path: Path) -> None:
+    own = find_cgroup_anywhere(tmp_path)
+    assert own == tmp_path or (own / "cgroup.controllers").exists()
 
 
 def test_the_nodes_own_loopback_addresses_are_found() -> None:
@@ -109,9 +114,9 @@ def test_flags_go_before_the_environment() -> None:
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
-        ({"HANDOVER_HEALTH_PORT": "high"}, "health_port"),
-        ({"HANDOVER_HEARTBEAT_S": "0"}, "heartbeat_s"),
-        ({"HANDOVER_LOG_FORMAT": "xml"}, "log_format"),
+        ({"HANDOVER_HEALTH_PORT": "high"}, r"--health-port \(HANDOVER_HEALTH_PORT\) is 'high'"),
+        ({"HANDOVER_HEARTBEAT_S": "0"}, r"--heartbeat-s .* is '0': Input should be greater than 0"),
+        ({"HANDOVER_LOG_FORMAT": "xml"}, r"--log-format .* should be 'text' or 'json'"),
     ],
 )
 def test_a_wrong_setting_is_named(environ: dict[str, str], named: str) -> None:

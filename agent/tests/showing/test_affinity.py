@@ -47,6 +47,10 @@ def test_a_namespace_without_a_known_address_is_shown_by_its_cookie() -> None:
     assert judge([entry(ADDRESS)], NAMES, RULES, {}, NOW)[0].client == "192.0.2.7"
 
 
+def test_the_nodes_own_processes_are_one_client_by_name() -> None:
+    assert judge([entry(POD)], NAMES, RULES, {}, NOW, own_netns=4026)[0].client == "the node itself"
+
+
 def test_an_entry_that_does_not_count_any_more_says_why() -> None:
     assert state(entry(POD, idle_s=10_800)) == "valid"
     assert state(entry(POD, idle_s=10_801)) == "expired"

@@ -35,7 +35,7 @@ def test_without_maps_a_command_says_that_kube_proxy_serves(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith(f"handover-agent {command}: no datapath is pinned in {place[1]}")
-    assert "kube-proxy serves it" in said.err
+    assert "On Standby that is so, and kube-proxy serves the node" in said.err
 
 
 def test_maps_of_another_layout_are_named_and_not_misread(

@@ -92,6 +92,11 @@ async def test_a_pod_says_where_it_is(api: FakeApiServer) -> None:
     assert seen.pod.addresses == (ip_bytes("10.244.1.9"), ip_bytes("fd00::9"))
 
 
+async def test_the_clusters_dns_is_found_where_the_maps_do_not_have_it(api: FakeApiServer) -> None:
+    await api.put(SERVICES, service_json("kube-system/kube-dns", "10.96.0.10"))
+    assert (await ask(api, Asked(dns=True))).dns == (ip_bytes("10.96.0.10"),)
+
+
 async def test_what_is_not_there_is_named(api: FakeApiServer) -> None:
     seen = await ask(api, Asked(pod="shop/gone", services=(("default", "web"),)))
     assert seen.missing == ("pod shop/gone", "Service default/web")

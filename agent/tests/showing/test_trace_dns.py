@@ -68,9 +68,10 @@ def test_the_first_name_with_an_address_is_taken() -> None:
     assert (answer.name, answer.addresses) == ("web.prod.svc.cluster.local", (ip_bytes("10.96.3.4"),))
 
 
-def test_a_name_that_is_not_there_says_so() -> None:
-    answer = resolve(SERVER, ["web.shop.svc.cluster.local"], serving({}))
-    assert (answer.addresses, answer.problem) == ((), "no such name")
+def test_a_name_that_is_not_there_says_so_of_the_one_that_was_most_likely_meant() -> None:
+    answer = resolve(SERVER, candidates("web", "shop", "cluster.local"), serving({}))
+    assert (answer.name, answer.addresses) == ("web.shop.svc.cluster.local", ())
+    assert answer.problem == "no such name"
     assert answer.answered
 
 

@@ -125,10 +125,10 @@ def test_the_whole_way_of_a_pods_connection() -> None:
             "TCP/10.96.0.10:80 from pod default/client (10.244.1.9)",
             "",
             "service       default/web, type ClusterIP, internalTrafficPolicy Cluster",
-            "frontend      TCP/10.96.0.10:80 from this node, of Service port default/web:http/TCP",
+            "frontend      TCP/10.96.0.10:80 (for what starts on this node), of Service port default/web:http/TCP",
             "path          at the socket: connect4 changes the destination when a process names it",
-            "              because pod default/client (10.244.1.9) is a process of this node, and the programs "
-            "are attached to /host/cgroup",
+            "              because the processes of pod default/client (10.244.1.9) are in a cgroup below "
+            "/host/cgroup, where the programs are attached",
             "              rung Sole; kube-proxy's rules: none on this node",
             "region        slots 12 to 13 of the backend array: 2 backends",
             "              policy Cluster: all endpoints",
@@ -166,7 +166,7 @@ def test_without_the_api_server_the_maps_alone_tell_the_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "hook"), [(Protocol.TCP, "connect4"), (Protocol.UDP, "connect4, sendmsg4")]
+    ("protocol", "hook"), [(Protocol.TCP, "connect4"), (Protocol.UDP, "connect4 or sendmsg4")]
 )
 def test_sockets_meet_the_hooks_of_their_protocol(protocol: Protocol, hook: str) -> None:
     asked = f"{protocol.name}/10.96.0.10:80"
@@ -252,6 +252,7 @@ def test_a_port_that_a_cluster_ip_has_not_is_refused_and_its_ports_are_named() -
         Outcome.REFUSED,
         "the ClusterIP has no such port; its ports are 80/TCP",
     )
+    assert lines(facts(rest, asked="TCP/10.96.0.10:81", cluster=seen()), "left out") == []
 
 
 def test_a_local_policy_without_an_endpoint_here_is_a_time_out_by_packets_and_without_them() -> None:
@@ -294,6 +295,21 @@ def test_an_entry_that_does_not_count_says_why() -> None:
     of = facts(held(*BOTH, flags=AFFINITY, timeout_s=10_800), stay=stay(backend("10.244.9.9")))
     assert lines(of, "affinity")[0].endswith("that does not count (backend gone)")
     assert told(of)[1].endswith("with equal chances")
+
+
+def test_a_pod_whose_namespace_is_not_known_may_have_an_entry_of_its_own() -> None:
+    of = facts(held(*BOTH, flags=AFFINITY, timeout_s=10_800), client_known=False)
+    assert lines(of, "affinity")[0].startswith("which entry is this pod's is not known here")
+    assert told(of)[1] == "a new connection goes to one of 2 backends: the client's own, if it has one"
+
+
+def test_a_headless_services_pods_are_addressed_directly_and_none_is_left_out() -> None:
+    of = facts(None, asked="TCP/10.244.1.5:8080", cluster=seen(ip="None"))
+    assert lines(of, "left out") == []
+    assert told(of) == (
+        Outcome.DIRECT,
+        "a headless Service's name leads to its pods directly: it goes to 10.244.1.5:8080 as it is",
+    )
 
 
 def test_what_is_open_already_is_shown() -> None:

@@ -17,6 +17,9 @@ from handover_agent.watch import SERVICE_KIND, SLICE_KIND
 
 Json = Mapping[str, Any]
 
+_DNS_SERVICE = ("kube-system", "kube-dns")
+"""So called wherever kubelet's clusterDNS is a Service: CoreDNS kept the name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:
@@ -64,6 +67,8 @@ class Seen:
     slices: tuple[Slice, ...] = ()
     raw_slices: tuple[Json, ...] = ()
     node: NodeObject | None = None
+    dns: tuple[bytes, ...] = ()
+    """Addresses of the cluster's DNS Service."""
     problem: str = ""
     missing: tuple[str, ...] = ()
     """Objects that were asked for and do not exist."""
@@ -98,6 +103,8 @@ class Asked:
     """Find the Service that has this address, when none of the candidates is given."""
     port: int | None = None
     node: str = ""
+    dns: bool = False
+    """Also where the cluster's DNS is."""
 
 
 async def look_up(client: Client, asked: Asked) -> Seen:
@@ -125,6 +132,9 @@ async def look_up(client: Client, asked: Asked) -> Seen:
             found["slices"] = tuple(SLICE_KIND.decode(json.dumps(item).encode()) for item in slices)
         elif asked.services:
             missing.append("Service " + " or ".join("/".join(names) for names in asked.services))
+        if asked.dns:
+            server = await _get(client.get, SERVICES, *_DNS_SERVICE)
+            found["dns"] = _cluster_ips(server) if server else ()
         if asked.node:
             node = await _get(client.get, NODES, "", asked.node)
             if node is not None:
@@ -170,6 +180,11 @@ async def _service(client: Client, asked: Asked) -> dict[str, Any] | None:
         if asked.port and any(p.get("nodePort") == asked.port for p in service["spec"].get("ports") or ()):
             by_port = service
     return by_port
+
+
+def _cluster_ips(service: Json) -> tuple[bytes, ...]:
+    found = (address_bytes(text) for text in (service.get("spec") or {}).get("clusterIPs") or ())
+    return tuple(address for address in found if address is not None)
 
 
 def _addresses(service: Json) -> set[bytes | None]:

@@ -44,7 +44,9 @@ def consider(facts: Facts) -> Considered:
     else:
         backends = held.backends if held else ()
     name = port_name(held.service) if held else _named(facts)
-    members = list(facts.seen.members(name, destination.protocol.name))
+    # By us or by kube-proxy: else nobody is chosen, and nobody left out.
+    served = backends if held is None else not held.rest
+    members = list(facts.seen.members(name, destination.protocol.name)) if served else []
     key = held.key if held else destination.key
     node = facts.seen.node.name if facts.seen.node else ""
     endpoints = sort(backends, members, key, facts.seen, node)

@@ -70,13 +70,14 @@ def candidates(name: str, namespace: str, domain: str) -> list[str]:
 
 
 def resolve(server: Backend, names: Sequence[str], ask: Exchange = exchange) -> Answer:
-    """The first of the names that has addresses; else what was said of the last one that was asked."""
-    answer = Answer(server, names[0], problem="no answer")
+    """The first of the names that has addresses; else what was said of the first, which is most often meant."""
+    first: Answer | None = None
     for name in names:
         answer = lookup(server, name, ask)
         if answer.addresses or not answer.answered:
             return answer
-    return answer
+        first = first or answer
+    return first or Answer(server, "", problem="no answer: no name was asked for")
 
 
 def lookup(server: Backend, name: str, ask: Exchange = exchange) -> Answer:

@@ -9,6 +9,7 @@ from handover_agent.apiserver import Client
 from handover_agent.conntrack import ConntrackError
 from handover_agent.conntrack import entries as conntrack_entries
 from handover_agent.conntrack.netlink import translated_flows
+from handover_agent.conntrack.old import in_use
 from handover_agent.layout import unpack_source
 from handover_agent.settings import Settings
 from handover_agent.showing import affinity, flows
@@ -44,6 +45,8 @@ class Facts:
     direct_answer: dns.Answer | None = None
     """Of a backend of the DNS Service, asked when nobody answered at its address."""
     stay: Stay | None = None
+    client_known: bool = True
+    """Whether the client's affinity entry would have been recognized as its own."""
     connections: tuple[Connection, ...] = ()
     admitted: bool | None = None
     """Whether the source is in the ranges that may connect; None when it does not matter or is not known."""
@@ -64,10 +67,11 @@ def find_out(target: Target, start: From, domain: str, settings: Settings) -> Fa
         notes.append(
             f"the API server could not be asked, so Service, EndpointSlices and pods are not known: {seen.problem}"
         )
-    answer, direct = _resolve(target, namespace, domain, held)
+    answer, direct = _resolve(target, namespace, domain, _dns_servers(held, seen))
     source = _source(start, seen, ground, settings)
     destination = settle(target, seen, answer, held)
     frontend = find(destination, held, source.origin is Origin.OUTSIDE)
+    stay = _stay(node, frontend, source, ground) if frontend else None
     return Facts(
         target,
         destination,
@@ -77,7 +81,8 @@ def find_out(target: Target, start: From, domain: str, settings: Settings) -> Fa
         frontend,
         answer,
         direct,
-        _stay(node, frontend, source, ground) if frontend else None,
+        stay,
+        stay is not None or _client_known(node, frontend, source),
         _connections(node, destination, notes),
         _admitted(node, frontend, source) if frontend else None,
         tuple(notes),
@@ -112,7 +117,8 @@ def _asked(
             }
             at = exact or at
         services += [(name.partition("/")[0], name.partition("/")[2]) for name in sorted(at) if "/" in name]
-    return Asked(start.pod, tuple(services), target.address, target.port, settings.node_name)
+    ask_dns = target.address is None and not _dns_servers(held, Seen())
+    return Asked(start.pod, tuple(services), target.address, target.port, settings.node_name, ask_dns)
 
 
 async def _ask(settings: Settings, asked: Asked) -> Seen:
@@ -127,29 +133,29 @@ async def _ask(settings: Settings, asked: Asked) -> Seen:
 
 
 def _resolve(
-    target: Target, namespace: str, domain: str, held: Sequence[Held]
+    target: Target, namespace: str, domain: str, servers: Sequence[Backend]
 ) -> tuple[dns.Answer | None, dns.Answer | None]:
     """What the cluster's DNS says, by its Service's address; and one of its backends when nobody answers there."""
-    if target.address is not None:
-        return None, None
-    servers = [
-        h
-        for h in held
-        if h.service.startswith(_DNS_SERVICES)
-        and (h.key.port, h.key.protocol, h.key.scope) == (_DNS_PORT, Protocol.UDP, Scope.INTERNAL)
-    ]
-    if not servers:
+    if target.address is not None or not servers:
         return None, None
     if target.service:
         own, _, name = target.service.partition("/")
         names = [f"{name}.{own}.svc.{domain}"]
     else:
         names = dns.candidates(target.name, namespace, domain)
-    server = servers[0]
-    answer = dns.resolve(Backend(server.key.address, server.key.port), names)
-    if answer.answered or not server.backends:
+    answer = dns.resolve(servers[0], names)
+    if answer.answered or len(servers) == 1:
         return answer, None
-    return answer, dns.resolve(server.backends[0], names)
+    return answer, dns.resolve(servers[1], names)
+
+
+def _dns_servers(held: Sequence[Held], seen: Seen) -> list[Backend]:
+    """The address of the cluster's DNS Service, then its backends where the maps have them."""
+    for h in held:
+        here = (h.key.port, h.key.protocol, h.key.scope) == (_DNS_PORT, Protocol.UDP, Scope.INTERNAL)
+        if here and h.service.startswith(_DNS_SERVICES):
+            return [Backend(h.key.address, h.key.port), *h.backends]
+    return [Backend(address, _DNS_PORT) for address in seen.dns[:1]]
 
 
 def _source(start: From, seen: Seen, ground: Ground, settings: Settings) -> Source:
@@ -212,6 +218,17 @@ def _stay(node: Node, frontend: Held, source: Source, ground: Ground) -> Stay | 
     return None
 
 
+def _client_known(node: Node, frontend: Held | None, source: Source) -> bool:
+    """A pod's entry is its namespace's where a socket made it: whose that is, the map of clients says."""
+    if (
+        frontend is None
+        or not frontend.value.flags & FrontendFlags.AFFINITY
+        or source.origin is not Origin.POD
+    ):
+        return True
+    return affinity.knows(node, source.address)
+
+
 def _connections(node: Node, destination: Destination, notes: list[str]) -> tuple[Connection, ...]:
     wanted = (destination.protocol, destination.address, destination.port)
     try:
@@ -226,7 +243,7 @@ def _kube_proxys(destination: Destination, notes: list[str]) -> list[Connection]
     """Without maps, kube-proxy's entries are all there is."""
     key = conntrack_entries.destination(destination.address, destination.port, destination.protocol)
     try:
-        return of_kube_proxy(translated_flows({key}), {})
+        return of_kube_proxy(in_use(translated_flows({key})), {})
     except (ConntrackError, OSError) as error:
         notes.append(f"what kube-proxy's conntrack entries carry is not known: {error}")
         return []

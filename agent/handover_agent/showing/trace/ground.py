@@ -1,22 +1,20 @@
 """What this node says about a trace: what of ours is attached, what kube-proxy's rules do, where a pod's port is."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handover_agent import devices, kubeproxy
 from handover_agent.addresses import local_addresses
 from handover_agent.bpffs import Pins
-from handover_agent.checkup import _cgroup
 from handover_agent.datapath import Datapath
 from handover_agent.kubeproxy import KubeProxyError, Served
 from handover_agent.ladder.journal import Journal, JournalUnreadable
+from handover_agent.node import find_cgroup_anywhere
 from handover_agent.packetpath import attaching, points
 from handover_agent.settings import Settings
+from handover_agent.showing.node import own_netns_cookie
 from handover_agent.showing.trace.path import Attached
 from handover_agent.showing.trace.ports import Ports
-
-_SO_NETNS_COOKIE = 71
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def look(settings: Settings) -> Ground:
         mode=mode,
         rules=rules,
         local=local,
-        netns_cookie=_netns_cookie(),
+        netns_cookie=own_netns_cookie(),
         ports=ports,
         pod_ports=pod_ports,
         notes=tuple(notes),
@@ -64,7 +62,7 @@ def look(settings: Settings) -> Ground:
 
 
 def _attached(settings: Settings, notes: list[str]) -> Attached:
-    cgroup = settings.cgroup or _cgroup(settings)
+    cgroup = settings.cgroup or find_cgroup_anywhere(settings.cgroup_search)
     try:
         state = Datapath(settings.pins, cgroup).state()
     except OSError as error:
@@ -107,12 +105,3 @@ def _rules(notes: list[str]) -> tuple[Served | None, str]:
     except (KubeProxyError, OSError) as error:
         notes.append(f"what kube-proxy's rules do is not known: {error}")
         return None, ""
-
-
-def _netns_cookie() -> int | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        except OSError:
-            return None  # Linux before 5.14
-    return int.from_bytes(raw, "little" if socket.htons(1) != 1 else "big")

@@ -108,8 +108,9 @@ def _not_at_the_socket(protocol: Protocol, frontend: FrontendValue, attached: At
 
 def _at_the_socket(source: Source, protocol: Protocol, ipv4: bool, attached: Attached) -> Choice:
     family = "4" if ipv4 else "6"
-    hook = f"connect{family}" if protocol is Protocol.TCP else f"connect{family}, sendmsg{family}"
-    why = [f"{source.text} is a process of this node, and the programs are attached to {attached.cgroup}"]
+    hook = f"connect{family}" if protocol is Protocol.TCP else f"connect{family} or sendmsg{family}"
+    whose = "the node's own processes" if source.origin is Origin.NODE else f"the processes of {source.text}"
+    why = [f"{whose} are in a cgroup below {attached.cgroup}, where the programs are attached"]
     if source.runtime_class:
         why.append(
             f"but its pod has runtimeClassName {source.runtime_class}: if that is a sandbox with a kernel of its "

@@ -28,7 +28,7 @@ def name(facts: Facts) -> Iterator[str]:
         return
     answer, direct = facts.answer, facts.direct_answer
     if answer is None:
-        yield "the cluster's DNS was not asked: no frontend of it is in our maps"
+        yield "the cluster's DNS was not asked: neither our maps nor the API server say where it is"
         return
     alias = f" (an alias of {answer.alias})" if answer.alias else ""
     if answer.addresses:
@@ -41,7 +41,7 @@ def name(facts: Facts) -> Iterator[str]:
         broken = (
             "the way to its Service is broken, not the server" if direct.answered else "the server is down"
         )
-        yield f"its backend {direct.server} asked directly: {told}; {broken}"
+        yield f"its backend {direct.server}, asked directly: {told}; {broken}"
     service = facts.seen.service
     if service is not None and service.cluster_ips and answer.addresses:
         strange = [ip_text(a) for a in answer.addresses if a not in service.cluster_ips]
@@ -88,7 +88,7 @@ def frontend(facts: Facts) -> Iterator[str]:
 
 
 def _scope(scope: Scope) -> str:
-    return "from outside" if scope is Scope.EXTERNAL else "from this node"
+    return "(for what arrives from outside)" if scope is Scope.EXTERNAL else "(for what starts on this node)"
 
 
 _WAYS = {
@@ -179,7 +179,9 @@ def affinity(facts: Facts) -> Iterator[str]:
     if held is None or not held.value.flags & FrontendFlags.AFFINITY:
         return
     stay = facts.stay
-    if stay is None:
+    if stay is None and not facts.client_known:
+        yield "which entry is this pod's is not known here: `handover-agent affinity` shows them by namespace"
+    elif stay is None:
         yield "this client has no entry: the next connection chooses, and makes one"
     elif stay.state == "valid":
         yield f"{stay.client} stays with {stay.entry.backend}, for {ago(stay.left_s or 0)} after its last connection"

@@ -51,6 +51,8 @@ def _served(told: Considered) -> str:
         text = f"a new connection goes to {held.backends[0]}, the only backend"
     else:
         text = f"a new connection goes to one of {len(held.backends)} backends, with equal chances"
+        if held.value.flags & FrontendFlags.AFFINITY and not facts.client_known:
+            text = f"a new connection goes to one of {len(held.backends)} backends: the client's own, if it has one"
     if told.choice.way is Way.PACKET:
         outside = facts.source.origin is Origin.OUTSIDE and held.key.scope is Scope.INTERNAL
         hairpin = facts.source.address in {b.address for b in held.backends}
