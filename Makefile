@@ -66,7 +66,7 @@ check: .venv/.up-to-date ## Linters and types: ruff, mypy, import-linter, clang,
 	.venv/bin/lint-imports
 	for flag in -UHAVE_SET_RETVAL -DHAVE_SET_RETVAL -DHAVE_SOCKET_STORAGE; do \
 	  clang -target bpf -O2 -Wall -Werror -fsyntax-only $$flag \
-	    -I /usr/include/$$(clang -print-target-triple | sed s/-pc-/-/) $(BPF)/socket.c; done
+	    -I /usr/include/$$(clang -print-target-triple | sed s/-pc-/-/) $(BPF)/socket.c $(BPF)/packet.c; done
 	.venv/bin/clang-format --dry-run -Werror $(BPF)/*.c $(BPF)/*.h
 	.venv/bin/shellcheck .ci/run $$(git ls-files '*.sh')
 

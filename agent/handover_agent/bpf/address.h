@@ -14,11 +14,15 @@ static __always_inline int is_ipv4(const struct address *a)
 	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == MAPPED_WORD;
 }
 
+static __always_inline int same_address(const struct address *a, const struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
 static __always_inline int same_endpoint(const struct endpoint *a, const struct endpoint *b)
 {
-	return a->address.word[0] == b->address.word[0] && a->address.word[1] == b->address.word[1] &&
-	       a->address.word[2] == b->address.word[2] && a->address.word[3] == b->address.word[3] &&
-	       a->port == b->port;
+	return same_address(&a->address, &b->address) && a->port == b->port;
 }
 
 /* The order in which the agent sorts a region: by the bytes of the address, then by port. */

@@ -41,6 +41,14 @@ enum frontend_flags {
 /* marks.py: bits of a packet's mark, which the static nft table acts on. */
 enum mark { MARK_MASQUERADE = 0x10000, MARK_OURS = 0x20000, MARK_REFUSE = 0x40000 };
 
+/* Which way a flow's entry is for: from the client to the frontend, or from the backend to the client. */
+enum direction { TO_BACKEND = 0, TO_CLIENT = 1 };
+
+enum flow_flags {
+	FLOW_MASQUERADE = 1, /* its packets get MARK_MASQUERADE */
+	FLOW_DIRECT = 2, /* to no frontend: only the client's port changes, which a flow of ours has there */
+};
+
 enum counter {
 #define COUNTER(name, text) COUNT_##name,
 #include "counter_names.h"
@@ -53,6 +61,25 @@ enum counter {
 
 /* Steps of the binary search in a region: enough for 2^16 - 1 backends; the verifier wants it constant. */
 #define SEARCH_STEPS 16
+
+/* How long a flow lives without a packet, in seconds, as the kernel's conntrack has it. */
+#define TCP_OPENING_S      120
+#define TCP_CLOSING_S      120
+#define TCP_ESTABLISHED_S  (5 * 24 * 3600)
+#define UDP_OPENING_S      30
+#define UDP_ESTABLISHED_S  120
+#define SCTP_OPENING_S     60
+#define SCTP_ESTABLISHED_S (5 * 24 * 3600)
+
+/* How long after its last answer a flow of datagrams stays with a backend that gets no new ones: a server that
+ * is about to end goes on answering those that it knows. */
+#define DRAINING_S 2
+
+/* Ports that a client may get towards a backend where its own is in use, and how many are tried. They are below
+ * those that Linux gives to clients, and below NodePorts. */
+#define FREE_PORT_FIRST 1024
+#define FREE_PORTS      (30000 - FREE_PORT_FIRST)
+#define FREE_PORT_TRIES 8
 
 /* Reverse entries that closing one socket removes. A socket with more of them (a process that talks to more
  * services through one unconnected socket) leaves the rest to the maps' LRU. */

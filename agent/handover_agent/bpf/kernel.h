@@ -11,16 +11,17 @@
 #include <linux/types.h>
 #endif
 
-#ifndef __always_inline
+#undef __always_inline /* of <linux/stddef.h>, which asks for less */
 #define __always_inline inline __attribute__((always_inline))
-#endif
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define network32(x) __builtin_bswap32(x)
-#define network16(x) __builtin_bswap16(x)
+#define network32(x)       __builtin_bswap32(x)
+#define network16(x)       __builtin_bswap16(x)
+#define little_endian32(x) (x)
 #else
-#define network32(x) (x)
-#define network16(x) (x)
+#define network32(x)       (x)
+#define network16(x)       (x)
+#define little_endian32(x) __builtin_bswap32(x)
 #endif
 
 #define ECONNREFUSED_ 111 /* x86, arm64, riscv, s390, ppc64 */
@@ -33,6 +34,19 @@ static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lo
 static long (*map_update)(
 	void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
 static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
+static long (*load_bytes)(
+	const struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes) = (void *)BPF_FUNC_skb_load_bytes;
+static long (*load_network_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes,
+	__u32 start) = (void *)BPF_FUNC_skb_load_bytes_relative;
+static long (*store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 bytes,
+	__u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
+static long (*replace_ip_sum)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to,
+	__u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
+static long (*replace_sum)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to,
+	__u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
+static __s64 (*difference)(const void *from, __u32 from_bytes, const void *to, __u32 to_bytes,
+	__wsum seed) = (void *)BPF_FUNC_csum_diff;
+static __s64 (*add_to_device_sum)(struct __sk_buff *skb, __wsum sum) = (void *)BPF_FUNC_csum_update;
 static __u32 (*random_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static __u64 (*now_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;

@@ -17,6 +17,15 @@ enum verdict {
 	DROP,   /* do not answer: a time-out, as kube-proxy does */
 };
 
+/* Whether new connections are served; what is translated goes on in any case. */
+static __always_inline int is_accepting(void)
+{
+	__u32 zero = 0;
+	const struct settings *settings = map_lookup(SETTINGS, &zero);
+
+	return settings && settings->accepting;
+}
+
 /*
  * Copies the frontend's value. The kernel may hand out the memory of an entry that was just replaced again
  * while we read it, so a copy is believed only when the entry found again says the same.

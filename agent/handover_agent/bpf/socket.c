@@ -61,14 +61,6 @@ static __always_inline void write_ipv6(struct bpf_sock_addr *ctx, const struct e
 	ctx->user_port = endpoint->port;
 }
 
-static __always_inline int is_accepting(void)
-{
-	__u32 zero = 0;
-	const struct settings *settings = map_lookup(SETTINGS, &zero);
-
-	return settings && settings->accepting;
-}
-
 static __always_inline enum verdict refuse(void)
 {
 #ifdef HAVE_SET_RETVAL

@@ -91,14 +91,14 @@ struct flow_key {
  * one by several CPUs, so that none shares a word with another that is written.
  */
 struct flow {
-	struct endpoint other; /* FORWARD: the backend; BACKWARD: the frontend */
+	struct endpoint other; /* TO_BACKEND: the backend; TO_CLIENT: the frontend */
 	__u32 service_id;
 	__u64 last_seen_ns;
 	__u32 proof; /* what an answer to the opening packet carries: TCP's sequence number + 1, SCTP's tag */
-	__u32 index; /* FORWARD: where in the array of backends it was; checked before it is believed */
-	__be16 client_port; /* FORWARD: the port that the backend sees; BACKWARD: the one that the client uses */
+	__u32 index; /* TO_BACKEND: where in the array of backends it was; checked before it is believed */
+	__be16 client_port; /* TO_BACKEND: the port that the backend sees; TO_CLIENT: the one that the client uses */
 	__u8 flags;         /* enum flow_flags; constant */
-	__u8 answered;      /* from here on: 0 or 1 */
+	__u8 answered; /* from here on: 0 or 1 */
 	__u8 client_finished;
 	__u8 backend_finished;
 	__u8 reset;

@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 from handover_agent import loader
+from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.datapath import Datapath
+from handover_agent.layout import LAYOUT, Sizes, map_specs
+from handover_agent.loader.compiler import with_maps
+from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
-from tests.datapath import pods
+from tests.datapath import node, pods
 from tests.datapath.rig import Rig
+from tests.datapath.trial import Trial
+
+PACKET_PROGRAMS = ("from_outside", "from_pod", "outward")
 
 
 @pytest.fixture(scope="session")
@@ -31,22 +38,31 @@ def pods_network() -> Iterator[tuple[str, str]]:
         yield names
 
 
+def compile_apart(*more: object) -> dict[str, bytes]:
+    """Programs, compiled by a child process: here, too, what imports BCC stays apart."""
+    script = (
+        "import pickle, sys; from pathlib import Path;"
+        "from handover_agent.loader.compiler import compile_programs;"
+        "more = pickle.load(sys.stdin.buffer);"
+        "made = compile_programs(Path(sys.argv[1]), ['HAVE_SET_RETVAL'], *more);"
+        "sys.stdout.buffer.write(pickle.dumps(made))"
+    )
+    command = [sys.executable, "-c", script, str(find_headers())]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, input=pickle.dumps(more))
+    return dict(pickle.loads(done.stdout))
+
+
 @pytest.fixture(scope="session")
 def compiled() -> dict[str, bytes]:
-    """The programs, compiled by a child process: here, too, what imports BCC stays apart."""
-    script = (
-        "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
-        "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True, socket_storage=True)))"
-    )
-    command = [sys.executable, "-c", script]
-    return dict(pickle.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    """The socket path's programs."""
+    return compile_apart()
 
 
 @pytest.fixture
 def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Load what was compiled once; everything else is as it is."""
     monkeypatch.setattr(
-        loader, "load_programs", lambda maps, programs, **_: pin_programs(compiled, maps, programs)
+        loader, "load_programs", lambda maps, programs, set_retval: pin_programs(compiled, maps, programs)
     )
 
 
@@ -92,9 +108,9 @@ def datapath(shared_datapath: Datapath) -> Datapath:
 
 
 @pytest.fixture
-def rig(datapath: Datapath) -> Iterator[Rig]:
+def rig(datapath: Datapath, bpffs: Path) -> Iterator[Rig]:
     """Writes the datapath's tables, and tells what it counted."""
-    with Rig(datapath) as made:
+    with Rig(datapath, bpffs / "shared" / f"maps-{LAYOUT}") as made:
         yield made
 
 
@@ -117,3 +133,54 @@ def own_pod(pods_network: tuple[str, str], own: Datapath, own_cgroup: Path) -> I
     """A pod in the cgroup of the datapath `own`."""
     with pods.Pod(pods_network[0], own_cgroup) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def packet_compiled() -> dict[str, bytes]:
+    """The packet path's programs."""
+    return compile_apart("packet.c", PACKET_PROGRAMS)
+
+
+def pin_packet_programs(compiled: dict[str, bytes], pins: Path, programs: Path) -> None:
+    """Load them with the maps of a datapath, and pin them."""
+    programs.mkdir()
+    descriptors = [obj_get(pins / f"maps-{LAYOUT}" / spec.name) for spec in map_specs(Sizes())]
+    for name, code in compiled.items():
+        patched = with_maps(code, [descriptor.fd for descriptor in descriptors])
+        with program_load(ProgramType.SCHED_CLS, 0, patched, name) as program:
+            pin(program.fd, programs / name)
+    for descriptor in descriptors:
+        descriptor.close()
+
+
+@pytest.fixture(scope="session")
+def packet_programs(bpffs: Path, shared_datapath: Datapath, packet_compiled: dict[str, bytes]) -> Path:
+    """The packet path's programs, pinned, with the maps of the shared datapath."""
+    pin_packet_programs(packet_compiled, bpffs / "shared", bpffs / "packets")
+    return bpffs / "packets"
+
+
+@pytest.fixture(scope="session")
+def machines(packet_programs: Path) -> Iterator[node.Namespaces]:
+    """A node with the packet path's programs, and what is around it."""
+    with node.machines(f"pk{os.getpid()}") as made:
+        for device, ingress in (
+            *((device, "from_outside") for device in ("out0", "eth0")),
+            *((port, "from_pod") for port in ("port-a", "port-b")),
+        ):
+            made.attach("node", device, packet_programs / ingress, packet_programs / "outward")
+        yield made
+
+
+@pytest.fixture
+def net(machines: node.Namespaces, rig: Rig) -> node.Namespaces:
+    """The machines; there are neither frontends nor flows."""
+    rig.lose_flows()
+    return machines
+
+
+@pytest.fixture
+def trial(packet_programs: Path, rig: Rig) -> Trial:
+    """The packet path's programs, to be run on single packets; there are no flows."""
+    rig.lose_flows()
+    return Trial(packet_programs)

@@ -1,22 +1,41 @@
 """Writes a datapath's tables for a test, and tells what was counted since."""
 
+import sys
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Self
 
+from handover_agent import bpfbatch, bpfmap
+from handover_agent.bpfsys import obj_get
 from handover_agent.datapath import Datapath
-from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
+from handover_agent.entries import NS_PER_S, Direction, Flow, unpack_flow
+from handover_agent.table import (
+    Backend,
+    FrontendFlags,
+    FrontendKey,
+    FrontendValue,
+    Prefix,
+    Protocol,
+    Scope,
+    Source,
+    ip_bytes,
+)
 from tests.datapath.pods import TCP, UDP, frontend
+
+_SERVICE_IDS = count(1 << 20)
+_SEEN = slice(24, 32)  # struct flow: last_seen_ns
 
 
 class Rig:
     """A datapath's tables. Every service gets a region of its own, never one that was used before."""
 
-    def __init__(self, datapath: Datapath) -> None:
+    def __init__(self, datapath: Datapath, maps: Path | None = None) -> None:
         self.datapath = datapath
         self._maps = datapath.maps()
+        self._directory = maps or Path()
         self._offset = 1
-        self._service_ids = count(1)
+        self._service_ids = _SERVICE_IDS
         self._before = datapath.counters()
 
     def __enter__(self) -> Self:
@@ -34,12 +53,64 @@ class Rig:
         service_id: int = 0,
     ) -> int:
         """A Service of TCP and UDP at `address`; its region's offset."""
-        offset = self._offset
-        self._offset += len(backends) + 1
-        self._maps.write_backends(offset, sorted(backends))
+        offset = self._write(backends)
         value = FrontendValue(offset, len(backends), service_id or next(self._service_ids), flags, timeout_s)
         self._maps.write_frontends({frontend(address, TCP): value, frontend(address, UDP): value})
         return offset
+
+    def expose(
+        self,
+        address: str,
+        port: int,
+        backends: Sequence[Backend],
+        flags: FrontendFlags = FrontendFlags.NONE,
+        scope: Scope = Scope.INTERNAL,
+        protocols: Sequence[Protocol] = (Protocol.TCP, Protocol.UDP, Protocol.SCTP),
+        timeout_s: int = 0,
+        service_id: int = 0,
+    ) -> int:
+        """A Service at a port of an address, in one scope; its number."""
+        offset = self._write(backends)
+        service_id = service_id or next(self._service_ids)
+        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s)
+        keys = [FrontendKey(ip_bytes(address), port, protocol, scope) for protocol in protocols]
+        self._maps.write_frontends(dict.fromkeys(keys, value))
+        return service_id
+
+    def admit(self, service_id: int, address: str, bits: int) -> None:
+        """Let sources use a Service's load balancer; `bits` of 128."""
+        self._maps.write_sources([Source(service_id, Prefix(ip_bytes(address), bits))])
+
+    def flows(self) -> list[Flow]:
+        """What the packet path remembers."""
+        return [unpack_flow(key, value) for key, value in self._flows()]
+
+    def age_flows(self, seconds: float) -> None:
+        """Let time go by without a packet."""
+        with obj_get(self._directory / "flows") as flows:
+            for key, value in self._flows():
+                seen = int.from_bytes(value[_SEEN], sys.byteorder) - int(seconds * NS_PER_S)
+                aged = (seen % 2**64).to_bytes(8, sys.byteorder)  # before the machine's start, too
+                bpfmap.update(flows.fd, key, value[: _SEEN.start] + aged + value[_SEEN.stop :])
+
+    def lose_flows(self, direction: Direction | None = None) -> None:
+        """Remove entries, as a full map does."""
+        lost = [k for k, v in self._flows() if direction in (None, unpack_flow(k, v).direction)]
+        with obj_get(self._directory / "flows") as flows:
+            bpfbatch.delete(flows.fd, lost)
+
+    def occupy(self, client: str, backend: str, port: int, ports: range) -> None:
+        """Have flows of somebody else at all of a client's ports."""
+        with obj_get(self._directory / "flows") as flows:
+            key, value = next((k, v) for k, v in self._flows() if unpack_flow(k, v).direction == 1)
+            ends = ip_bytes(backend) + ip_bytes(client) + port.to_bytes(2, "big")
+            taken = [(ends + number.to_bytes(2, "big") + key[36:], value) for number in ports]
+            bpfbatch.write(flows.fd, taken)
+
+    def withdraw(self, address: str, port: int) -> None:
+        """Take a Service away that was exposed."""
+        protocols = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+        self.remove(*(FrontendKey(ip_bytes(address), port, protocol) for protocol in protocols))
 
     def refuse_other_ports(self, address: str) -> None:
         """What every ClusterIP has besides its ports."""
@@ -52,6 +123,17 @@ class Rig:
 
     def remove(self, *keys: FrontendKey) -> None:
         self._maps.delete_frontends(keys)
+
+    def _flows(self) -> list[tuple[bytes, bytes]]:
+        with obj_get(self._directory / "flows") as flows:
+            info = bpfmap.map_info(flows.fd)
+            return list(bpfbatch.read_hash(flows.fd, info.key_bytes, info.value_bytes))
+
+    def _write(self, backends: Sequence[Backend]) -> int:
+        offset = self._offset
+        self._offset += len(backends) + 1
+        self._maps.write_backends(offset, sorted(backends))
+        return offset
 
     def counted(self) -> dict[str, int]:
         """What was counted since the last call (or the test's start), without zeros."""

@@ -9,8 +9,11 @@ from handover_agent.bpfmap import MapType
 from handover_agent.datapath import Datapath
 from handover_agent.layout import Sizes, counter_names, map_specs
 from handover_agent.table import FrontendFlags, FrontendValue, MapFull
+from tests.datapath.conftest import pin_packet_programs
+from tests.datapath.frames import UDP, ip, udp
 from tests.datapath.pods import TCP, VIPS, Pod, backends, frontend
 from tests.datapath.rig import Rig
+from tests.datapath.trial import GO_ON, Trial
 
 pytestmark = pytest.mark.datapath
 
@@ -64,6 +67,18 @@ def test_affinity_that_cannot_be_remembered_is_counted(
         for address in (VIP, OTHER_VIP):
             assert own_pod.tcp(address).answer() == BACKEND
         assert rig.counted()["error_affinity_not_written"] == 1
+
+
+def test_a_flow_that_cannot_be_remembered_is_left_alone(
+    own: Datapath, no_compiler: None, packet_compiled: dict[str, bytes], bpffs: Path
+) -> None:
+    """Without its entries, its answers would be the backend's."""
+    for rig in loaded(own, "flows"):
+        pin_packet_programs(packet_compiled, bpffs / "own", bpffs / "own" / "packets")
+        packet = ip(UDP, "10.244.1.2", VIP, udp(40000, 80))
+        outcome = Trial(bpffs / "own" / "packets")("from_pod", packet)
+        assert (outcome.verdict, outcome.packet, outcome.mark) == (GO_ON, packet, 0)
+        assert rig.counted() | {"affinity_new": 0} == {"error_flow_not_written": 1, "affinity_new": 0}
 
 
 def test_more_frontends_than_the_map_holds_is_an_error_that_says_so(own: Datapath, no_compiler: None) -> None:

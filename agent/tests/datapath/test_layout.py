@@ -64,8 +64,9 @@ def constants(expressions: list[str]) -> list[int]:
 
 
 @pytest.mark.parametrize("defines", [[], ["-DHAVE_SET_RETVAL"]], ids=["old-kernel", "new-kernel"])
-def test_the_programs_compile_without_bcc_and_without_a_warning(defines: list[str]) -> None:
-    command = [*CLANG, *defines, *machine_headers(), "-fsyntax-only", str(BPF / "socket.c")]
+@pytest.mark.parametrize("source", ["socket.c", "packet.c"])
+def test_the_programs_compile_without_bcc_and_without_a_warning(source: str, defines: list[str]) -> None:
+    command = [*CLANG, *defines, *machine_headers(), "-fsyntax-only", str(BPF / source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.returncode == 0
