@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handover_agent import loader
+from handover_agent import bpfmap, loader
+from handover_agent.bpffs import Pins
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.datapath import Datapath
-from handover_agent.layout import LAYOUT, Sizes, map_specs
+from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_index, pack_settings
 from handover_agent.loader.compiler import with_maps
 from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
@@ -19,6 +20,7 @@ from tests.datapath import node, pods
 from tests.datapath.rig import Rig
 from tests.datapath.trial import Trial
 
+SMALL = Sizes(frontends=1024, backends=4096, sockets=64, affinity=1024, flows=65_536)
 PACKET_PROGRAMS = ("from_outside", "from_pod", "outward")
 
 
@@ -111,6 +113,7 @@ def datapath(shared_datapath: Datapath) -> Datapath:
 def rig(datapath: Datapath, bpffs: Path) -> Iterator[Rig]:
     """Writes the datapath's tables, and tells what it counted."""
     with Rig(datapath, bpffs / "shared" / f"maps-{LAYOUT}") as made:
+        made.lose_sockets()  # those of MPTCP stay when they are closed
         yield made
 
 
@@ -179,8 +182,30 @@ def net(machines: node.Namespaces, rig: Rig) -> node.Namespaces:
     return machines
 
 
+@pytest.fixture(scope="session")
+def trial_datapath(bpffs: Path, packet_compiled: dict[str, bytes]) -> Iterator[Datapath]:
+    """Maps and packet path programs that no device knows, so that nothing but trials is counted."""
+    pins = Pins(bpffs / "trial")
+    with pins.locked():
+        pins.ensure_maps(map_specs(SMALL))
+        with obj_get(pins.maps / "settings") as settings:
+            bpfmap.update(settings.fd, pack_index(0), pack_settings(accepting=True))
+        pin_packet_programs(packet_compiled, pins.root, pins.root / "packets")
+    yield Datapath(pins.root, pins.root)
+    pins.remove(pins.root)
+
+
 @pytest.fixture
-def trial(packet_programs: Path, rig: Rig) -> Trial:
+def trial_rig(trial_datapath: Datapath, bpffs: Path) -> Iterator[Rig]:
+    """Writes the tables of trials."""
+    with trial_datapath.maps() as maps:
+        maps.delete_frontends(maps.read_frontends())
+    with Rig(trial_datapath, bpffs / "trial" / f"maps-{LAYOUT}") as made:
+        made.lose_flows()
+        yield made
+
+
+@pytest.fixture
+def trial(bpffs: Path, trial_rig: Rig) -> Trial:
     """The packet path's programs, to be run on single packets; there are no flows."""
-    rig.lose_flows()
-    return Trial(packet_programs)
+    return Trial(bpffs / "trial" / "packets")

@@ -206,11 +206,18 @@ class Servers:
         self._loop.call_soon_threadsafe(self._running.pop(opened).close)
 
     def close(self) -> None:
-        for opened in list(self._running):
-            self.remove(opened)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _stop(self) -> None:
+        for running in self._running.values():
+            running.close()
+        talking = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
 
     async def _start(self, opened: socket.socket) -> None:
         if opened.type == TCP:

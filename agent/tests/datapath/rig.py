@@ -99,6 +99,14 @@ class Rig:
         with obj_get(self._directory / "flows") as flows:
             bpfbatch.delete(flows.fd, lost)
 
+    def lose_sockets(self) -> None:
+        """Forget what the socket path knows of open sockets."""
+        for name in ("reverse", "forward", "sockets"):
+            with obj_get(self._directory / name) as opened:
+                info = bpfmap.map_info(opened.fd)
+                entries = bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes)
+                bpfbatch.delete(opened.fd, [key for key, _ in entries])
+
     def occupy(self, client: str, backend: str, port: int, ports: range) -> None:
         """Have flows of somebody else at all of a client's ports."""
         with obj_get(self._directory / "flows") as flows:

@@ -42,6 +42,11 @@ EVERY = pytest.mark.parametrize(("family", "protocol"), [(f, p) for f in (4, 6) 
 CONNECTED = pytest.mark.parametrize("protocol", [TCP, SCTP])
 
 
+@pytest.fixture
+def rig(trial_rig: Rig) -> Rig:
+    return trial_rig
+
+
 class Talk:
     """A client's packets to a service, and its backend's answers, as the programs see them."""
 

@@ -1,13 +1,6 @@
 """Odd and hostile packets: nothing crashes, nothing is half translated, and each kind is counted by name."""
 
-import fcntl
-import os
 import random
-import socket
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from handover_agent.table import Backend, ip_bytes
@@ -26,7 +19,7 @@ from tests.datapath.frames import (
     tcp,
     udp,
 )
-from tests.datapath.node import PODS, PORT, Namespaces
+from tests.datapath.node import PODS, PORT
 from tests.datapath.rig import Rig
 from tests.datapath.trial import GO_ON, SHOT, Trial
 
@@ -38,21 +31,16 @@ PROGRAMS = ("from_outside", "from_pod", "outward")
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 
 
+@pytest.fixture
+def rig(trial_rig: Rig) -> Rig:
+    return trial_rig
+
+
 @pytest.fixture(autouse=True)
 def served(rig: Rig) -> None:
     for family in (4, 6):
         rig.expose(FRONTENDS[family], 80, [Backend(ip_bytes(PODS["b"][family]), PORT)])
         rig.expose(FRONTENDS[family], 8080, [Backend(ip_bytes(PODS["b"][family]), PORT)])
-
-
-@contextmanager
-def sending_frames(net: Namespaces) -> Iterator[socket.socket]:
-    """A socket of a pod that sends frames as they are."""
-    with net.inside("a"):
-        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    with raw:
-        raw.bind(("eth0", 0))
-        yield raw
 
 
 SEGMENTS = {
@@ -79,16 +67,6 @@ def test_a_packet_cut_at_any_byte_is_dropped_or_left_as_it_is(
         assert mark == 0
     assert rig.counted() == {"packet_malformed": needed - header}
     assert rig.flows() == []
-
-
-@FAMILIES
-def test_a_packet_that_ends_in_its_ip_header_is_dropped(net: Namespaces, rig: Rig, family: int) -> None:
-    frame = ethernet(ip(TCP, CLIENTS[family], FRONTENDS[family], tcp(40000, 80)))
-    lengths = range(15, 14 + {4: 20, 6: 40}[family])
-    with sending_frames(net) as raw:
-        for length in lengths:
-            raw.send(frame[:length])
-    assert rig.counted()["packet_malformed"] == len(lengths)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -206,41 +184,10 @@ def test_a_piece_of_sctp_keeps_its_port_or_is_dropped(trial: Trial, rig: Rig) ->
         assert (counted["packet_sctp_fragment"], counted["error_packet_not_rewritten"]) == (1, 1)
 
 
-def test_packets_with_a_vlan_tag_are_left_to_the_vlans_device(net: Namespaces, rig: Rig) -> None:
-    frame = ethernet(ip(TCP, CLIENTS[4], FRONTENDS[4], tcp(40000, 80)))
-    with sending_frames(net) as raw:
-        raw.send(frame[:12] + b"\x81\x00\x00\x05" + frame[12:])
-    assert rig.counted()["packet_vlan"] >= 1
-    assert rig.flows() == []
-
-
 def test_answers_to_nobody_and_what_the_node_sends_are_left_alone(trial: Trial, rig: Rig) -> None:
     packet = ip(TCP, PODS["b"][4], CLIENTS[4], tcp(PORT, 40000, SYN))
     assert trial("outward", packet).packet == packet
     assert rig.counted() == {"packet_no_flow_back": 1}
-
-
-@pytest.fixture
-def tunnel(net: Namespaces, packet_programs: Path) -> Iterator[int]:
-    """A device of the node without link headers, like WireGuard's; what is written arrives on it."""
-    with net.inside("node"):
-        opened = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(opened, 0x400454CA, struct.pack("16sH22x", b"tunnel", 0x1001))  # TUNSETIFF: TUN, NO_PI
-    net.ip("node", ["address add 198.18.7.1/24 dev tunnel", "link set tunnel up"])
-    net.attach("node", "tunnel", packet_programs / "from_outside", packet_programs / "outward")
-    yield opened
-    os.close(opened)
-
-
-def test_a_device_without_link_headers_is_served(net: Namespaces, rig: Rig, tunnel: int) -> None:
-    os.write(tunnel, ip(UDP, "198.18.7.2", FRONTENDS[4], udp(40000, 80, b"?")))
-    while True:
-        found = os.read(tunnel, 2000)
-        if found[0] >> 4 == 4:  # no router solicitations
-            break
-    answer = read(found)
-    assert (answer.source, answer.source_port) == (FRONTENDS[4], 80)
-    assert answer.data[8:].startswith(f"{PODS['b'][4]}:{PORT}".encode())
 
 
 def test_data_of_sctp_is_translated_whatever_its_port(trial: Trial) -> None:
