@@ -14,7 +14,6 @@ from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.datapath import Datapath
 from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_index, pack_settings
 from handover_agent.loader.compiler import with_maps
-from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
 from tests.datapath import node, pods
 from tests.datapath.rig import Rig
@@ -40,31 +39,29 @@ def pods_network() -> Iterator[tuple[str, str]]:
         yield names
 
 
-def compile_apart(*more: object) -> dict[str, bytes]:
+def compile_apart(expression: str) -> dict[str, bytes]:
     """Programs, compiled by a child process: here, too, what imports BCC stays apart."""
     script = (
-        "import pickle, sys; from pathlib import Path;"
+        "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
         "from handover_agent.loader.compiler import compile_programs;"
-        "more = pickle.load(sys.stdin.buffer);"
-        "made = compile_programs(Path(sys.argv[1]), ['HAVE_SET_RETVAL'], *more);"
-        "sys.stdout.buffer.write(pickle.dumps(made))"
+        "from handover_agent.loader.headers import find_headers;"
+        f"sys.stdout.buffer.write(pickle.dumps({expression}))"
     )
-    command = [sys.executable, "-c", script, str(find_headers())]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, input=pickle.dumps(more))
+    done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
     return dict(pickle.loads(done.stdout))
 
 
 @pytest.fixture(scope="session")
 def compiled() -> dict[str, bytes]:
     """The socket path's programs."""
-    return compile_apart()
+    return compile_apart("compiled(set_retval=True, socket_storage=True)")
 
 
 @pytest.fixture
 def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Load what was compiled once; everything else is as it is."""
     monkeypatch.setattr(
-        loader, "load_programs", lambda maps, programs, set_retval: pin_programs(compiled, maps, programs)
+        loader, "load_programs", lambda maps, programs, **_: pin_programs(compiled, maps, programs)
     )
 
 
@@ -141,13 +138,15 @@ def own_pod(pods_network: tuple[str, str], own: Datapath, own_cgroup: Path) -> I
 @pytest.fixture(scope="session")
 def packet_compiled() -> dict[str, bytes]:
     """The packet path's programs."""
-    return compile_apart("packet.c", PACKET_PROGRAMS)
+    return compile_apart(f"compile_programs(find_headers(), [], 'packet.c', {PACKET_PROGRAMS})")
 
 
 def pin_packet_programs(compiled: dict[str, bytes], pins: Path, programs: Path) -> None:
     """Load them with the maps of a datapath, and pin them."""
     programs.mkdir()
-    descriptors = [obj_get(pins / f"maps-{LAYOUT}" / spec.name) for spec in map_specs(Sizes())]
+    descriptors = [
+        obj_get(pins / f"maps-{LAYOUT}" / spec.name) for spec in map_specs(Sizes()) if not spec.optional
+    ]
     for name, code in compiled.items():
         patched = with_maps(code, [descriptor.fd for descriptor in descriptors])
         with program_load(ProgramType.SCHED_CLS, 0, patched, name) as program:
@@ -187,7 +186,7 @@ def trial_datapath(bpffs: Path, packet_compiled: dict[str, bytes]) -> Iterator[D
     """Maps and packet path programs that no device knows, so that nothing but trials is counted."""
     pins = Pins(bpffs / "trial")
     with pins.locked():
-        pins.ensure_maps(map_specs(SMALL))
+        pins.ensure_maps([spec for spec in map_specs(SMALL) if not spec.optional])
         with obj_get(pins.maps / "settings") as settings:
             bpfmap.update(settings.fd, pack_index(0), pack_settings(accepting=True))
         pin_packet_programs(packet_compiled, pins.root, pins.root / "packets")
