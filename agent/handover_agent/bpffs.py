@@ -1,8 +1,11 @@
 """Our directory in the bpffs: what is pinned, where, and how it is put there and taken away.
 
     <pins>/maps-<layout>/<map>           the maps, shared by all versions of one layout
+    <pins>/maps-<layout>+<n>/<map>       the same after some have been replaced by larger ones n times
     <pins>/programs-<version>/<hook>     a complete set of programs, renamed into place when it is
+    <pins>/programs-<version>+<n>/<hook> the same, using those larger maps
     <pins>/loading/<hook>                a set that is being loaded, or was when somebody was killed
+    <pins>/growing/<map>                 maps that are being filled, or were
     <pins>/links/<hook>                  the attachments; a program runs exactly as long as its link exists
     <pins>/devices/<index>-<direction>   the same on devices (tcx)
     <pins>/devices/<index>-clsact/       a device on which we made the qdisc for our filters (before Linux 6.6)
@@ -50,10 +53,25 @@ class Pins:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.maps = root / f"maps-{LAYOUT}"
         self.links = root / "links"
         self.devices = root / "devices"
         self.loading = root / "loading"
+        self.growing = root / "growing"
+
+    @property
+    def generation(self) -> int:
+        """How often maps have been replaced by larger ones."""
+        tails = (path.name.partition("+")[2] for path in self._children(f"maps-{LAYOUT}+"))
+        return max((int(tail) for tail in tails if tail.isdigit()), default=0)
+
+    @property
+    def maps(self) -> Path:
+        """Where the maps in use are pinned."""
+        return self.maps_of(self.generation)
+
+    def maps_of(self, generation: int) -> Path:
+        """Where the maps of a generation are."""
+        return self.root / (f"maps-{LAYOUT}+{generation}" if generation else f"maps-{LAYOUT}")
 
     def programs(self, version: str) -> Path:
         """Where the programs of a version are."""
@@ -66,8 +84,15 @@ class Pins:
     def check_layout(self) -> None:
         """Raise LayoutMismatch when maps of another layout are pinned."""
         for path in self._children("maps-"):
+            found = path.name.removeprefix("maps-").partition("+")[0]
+            if found != str(LAYOUT):
+                raise LayoutMismatch(found, str(LAYOUT), path)
+
+    def remove_old_maps(self) -> None:
+        """Unpin what larger maps have replaced; programs that still use them keep them."""
+        for path in self._children(f"maps-{LAYOUT}"):
             if path != self.maps:
-                raise LayoutMismatch(path.name.removeprefix("maps-"), str(LAYOUT), path)
+                self.remove(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -91,7 +116,7 @@ class Pins:
         for spec in specs:
             path = self.maps / spec.name
             if not path.exists():
-                with _create(spec) as created:
+                with create(spec) as created:
                     pin(created.fd, path)
                 continue
             with obj_get(path) as existing:
@@ -121,7 +146,8 @@ class Pins:
         return [path for path in self.root.iterdir() if path.name.startswith(prefix)]
 
 
-def _create(spec: MapSpec) -> Descriptor:
+def create(spec: MapSpec) -> Descriptor:
+    """A map, not pinned yet. Raises BpfError."""
     if spec.type is MapType.SK_STORAGE:
         return storage_create(spec.value_bytes, spec.name)
     sizes = (spec.key_bytes, spec.value_bytes, spec.max_entries)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from handover_agent import bpfbatch, bpfmap, bpfsys, features, layout, links, loader
+from handover_agent import bpfbatch, bpfmap, bpfsys, enlarging, features, layout, links, loader
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
 from handover_agent.features import Features
@@ -103,12 +103,14 @@ class Datapath:
         found = features.probe()
         if found.missing:
             raise UnsupportedKernel(found.missing)
-        version, pins = loader.version(), self._pins
-        programs = pins.programs(version)
+        pins = self._pins
         with pins.locked():
+            version = self.wanted_version()
+            programs = pins.programs(version)
             pins.check_layout()
             carrying = "socket_storage" in found.found
             pins.ensure_maps(spec for spec in specs if carrying or not spec.optional)
+            pins.remove(pins.growing)
             pins.remove(pins.loading)
             if not programs.is_dir():
                 pins.loading.mkdir(mode=0o700)
@@ -119,10 +121,44 @@ class Datapath:
                     socket_storage=carrying,
                 )
                 pins.loading.rename(programs)
-            links.swap(pins.links, programs)
-            for other in pins.versions():
-                if other != version:
-                    pins.remove(pins.programs(other))
+            self._swap(version)
+
+    def wanted_version(self) -> str:
+        """What `state` says once the programs of this agent use the maps that are pinned."""
+        return enlarging.version(loader.version(), self._pins.generation)
+
+    def sizes(self) -> Sizes:
+        """How large the pinned maps are. Raises NotLoaded."""
+        try:
+            return enlarging.sizes(self._pins)
+        except FileNotFoundError:
+            raise NotLoaded("measure the maps", self._pins.root) from None
+
+    def make_larger(self, sizes: Sizes) -> PinnedMaps:
+        """Empty maps of the agent's (see `enlarging`) in these sizes, with programs that use them, which nothing runs
+        yet. Fill them and have them used by `take_larger`. Raises what `load` raises.
+        """
+        found = features.probe()
+        with self._pins.locked():
+            self._loaded_version("make maps larger")
+            enlarging.prepare(self._pins, sizes, found)
+        return PinnedMaps(self._pins.growing)
+
+    def take_larger(self) -> None:
+        """From now on the maps that `make_larger` gave are the ones in use, whatever happens. What is attached is
+        swapped program by program; when this was interrupted, `load` goes on with it.
+        """
+        with self._pins.locked():
+            enlarging.commit(self._pins, loader.version())
+            self._swap(self.wanted_version())
+
+    def _swap(self, version: str) -> None:
+        """Have everything that is attached run this version, and remove the others and their maps."""
+        links.swap(self._pins.links, self._pins.programs(version))
+        for other in self._pins.versions():
+            if other != version:
+                self._pins.remove(self._pins.programs(other))
+        self._pins.remove_old_maps()
 
     def attach(self) -> None:
         """Serve new connections. Does nothing more than that when already attached."""
@@ -267,7 +303,7 @@ class Datapath:
 
     def _versions(self) -> list[str]:
         """The versions pinned; ours, if it is among them, comes last."""
-        return sorted(self._pins.versions(), key=lambda version: version == loader.version())
+        return sorted(self._pins.versions(), key=lambda version: version == self.wanted_version())
 
     def _loaded_version(self, asked: str) -> str:
         versions = self._versions()

@@ -22,6 +22,8 @@ from handover_agent.datapath import Datapath
 from handover_agent.features import Features
 from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper
 from handover_agent.ladder.ports import Programs, RulesSeen
+from handover_agent.layout import Sizes, map_specs
+from handover_agent.maps import PinnedMaps
 from handover_agent.table import Backend, FrontendKey, Protocol, Table
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,9 @@ class Thread:
 class KernelDatapath:
     """`ports.Datapath`."""
 
-    def __init__(self, datapath: Datapath, frontends: int, backends: int) -> None:
-        self._datapath, self._frontends, self._backends = datapath, frontends, backends
+    def __init__(self, datapath: Datapath, sizes: Callable[[], Sizes]) -> None:
+        """`sizes` are asked for when the maps are about to be made."""
+        self._datapath, self._sizes = datapath, sizes
         self._thread = Thread("datapath")
 
     async def missing(self) -> list[str]:
@@ -60,11 +63,23 @@ class KernelDatapath:
 
     async def load(self) -> None:
         state = await self._thread(self._datapath.state)
-        if not state.loaded or state.version != loader.version():
+        if not state.loaded or state.version != self._datapath.wanted_version():
             began = time.monotonic()
-            await self._thread(self._datapath.load, self._frontends, self._backends)
+            await self._thread(self._datapath.load_maps, map_specs(self._sizes()))
             took = round(time.monotonic() - began, 3)
             log.info("programs loaded", extra={"version": loader.version(), "seconds": took})
+
+    async def sizes(self) -> Sizes:
+        """How large the maps are."""
+        return await self._thread(self._datapath.sizes)
+
+    async def make_larger(self, sizes: Sizes) -> PinnedMaps:
+        """As `Datapath.make_larger`."""
+        return await self._thread(self._datapath.make_larger, sizes)
+
+    async def take_larger(self) -> None:
+        """As `Datapath.take_larger`."""
+        await self._thread(self._datapath.take_larger)
 
     async def attach(self) -> None:
         await self._thread(self._datapath.attach)

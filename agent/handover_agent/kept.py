@@ -8,7 +8,7 @@ the maps are not there (Standby) it only keeps the table, so that parity and pro
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +30,13 @@ log = logging.getLogger(__name__)
 
 _DEBOUNCE_S = 0.003
 _NAMES_EVERY_S = 2.0
+
+
+class TableNotMoved(Exception):
+    """Other maps could not be filled; the old ones are still in use."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"other maps could not be filled with the table: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,36 @@ class KeptTable:
                 self.repaired += len(differences)
                 log.warning("maps repaired", extra={"differences": len(differences), "first": differences[0]})
             return differences
+
+    async def move(self, maps: PinnedMaps, take: Callable[[], Awaitable[None]]) -> None:
+        """Fill other maps with the table, then `take` them into use; changes wait meanwhile. Raises what `take` raises
+        and TableNotMoved; then the maps are closed where nobody knows which ones are in use, until `fill`.
+        """
+        async with self._lock:
+            old, kept = self._maps, self._reconciler
+            if old is None or kept is None:
+                maps.close()
+                raise TableNotMoved("the maps are not open")
+            fresh = Reconciler(maps, identities=kept.identities)
+            try:
+                report = await self._call(fresh.sync, dict(kept.wanted))
+                if report.failed:
+                    key, reason = next(iter(report.failed.items()))
+                    raise TableNotMoved(f"{len(report.failed)} frontends, first {key}: {reason}")
+            except (OSError, TableNotMoved):
+                maps.close()
+                raise
+            try:
+                await take()
+            except BaseException:
+                self._maps = self._reconciler = None
+                for each in (old, maps):
+                    await self._call(each.close)
+                self._set(replace(self.sync, open=False, in_sync=False, problem="maps are being replaced"))
+                raise
+            self._maps, self._reconciler = maps, fresh
+            await self._call(old.close)
+            self._note(report)
 
     async def close(self) -> None:
         """Stop writing: the maps are about to go."""

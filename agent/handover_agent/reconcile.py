@@ -64,12 +64,18 @@ class Reconciler:
     """
 
     def __init__(
-        self, maps: Maps, clock: Callable[[], float] = time.monotonic, *, grace_s: float = GRACE_S
+        self,
+        maps: Maps,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        grace_s: float = GRACE_S,
+        identities: Identities | None = None,
     ) -> None:
+        """`identities`: those of other maps, whose place these are going to take."""
         self._maps, self._clock = maps, clock
         self._held = Holdings(maps, clock, grace_s)
         self._read = False  # whether `_held` is what the kernel has
-        self._identities = Identities()
+        self._identities = identities or Identities()
         self._admission = Admission(maps, self._identities.number)
         self._want: dict[FrontendKey, Entry] = {}
         self._failures: dict[FrontendKey, Failure] = {}
@@ -99,6 +105,11 @@ class Reconciler:
     def failures(self) -> Mapping[FrontendKey, Failure]:
         """The frontends that are not as wanted, and why."""
         return dict(self._failures)
+
+    @property
+    def identities(self) -> Identities:
+        """Who has which number."""
+        return self._identities
 
     @property
     def names_revision(self) -> int:

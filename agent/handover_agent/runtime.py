@@ -20,7 +20,7 @@ from typing import Any
 from handover_api.base import API_VERSION, Rung
 from handover_api.nodemigration import AgentFacts, KernelFacts, NodeMigrationStatus
 
-from handover_agent import complaints
+from handover_agent import complaints, sizing
 from handover_agent.addresses import local_addresses
 from handover_agent.apierrors import ApiError
 from handover_agent.apiserver import Client
@@ -31,6 +31,7 @@ from handover_agent.datapath import Datapath
 from handover_agent.events import About, Events, Happening
 from handover_agent.facts import Facts
 from handover_agent.footing import ApiCluster, KernelConntrack, KernelDatapath, KernelRules
+from handover_agent.growth import Growth
 from handover_agent.health.listening import NotListening
 from handover_agent.health.local import LocalPolicies
 from handover_agent.health.metrics import MetricsPort
@@ -43,6 +44,7 @@ from handover_agent.ladder.deadman import Limits
 from handover_agent.ladder.journal import Journal
 from handover_agent.ladder.machine import Goal, Ladder, Pace
 from handover_agent.ladder.ports import Ground
+from handover_agent.layout import Sizes
 from handover_agent.loops import Chore, Loops
 from handover_agent.metrics import Figures, registry
 from handover_agent.model import Model
@@ -52,6 +54,7 @@ from handover_agent.probe.rounds import Plan, Rounds
 from handover_agent.probe.targets import targets
 from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
+from handover_agent.sizing import Need
 from handover_agent.watch import Backoff, Feed, Reflector
 from handover_agent.wish import Pods, Single, Wish, node_kind, pod_kind, wish_kind
 
@@ -109,6 +112,7 @@ class Agent:
         self._report = Report(
             NodeMigrationStatus(agent=_agent_facts(settings), kernel=KernelFacts(release=kernel_release()))
         )
+        self._table_pressed = asyncio.Event()
         self._events = Events(self._client, node)
         self._complaints = complaints.Complaints(self._events.tell)
         metrics = registry(self._figures)
@@ -124,7 +128,7 @@ class Agent:
         self._facts = Facts(self._report, self._port)
         self._node = NodeObject(node)
         datapath = Datapath(settings.pins, cgroup)
-        self._datapath = KernelDatapath(datapath, settings.frontends, settings.backends)
+        self._datapath = KernelDatapath(datapath, self._sizes)
         self._table = KeptTable(
             self._model,
             node_info(self._node, local_addresses(), localhost_node_ports=True),
@@ -162,6 +166,7 @@ class Agent:
             report=self._facts.standing,
             pace=Pace(grace_s=settings.grace_s),
         )
+        self._growth = Growth(self._datapath, self._table, self._ladder.lock)
         self._node_there = False
         self._wish: Wish | None = None
         self._wishes = Reflector(self._client, wish_kind(node), Single(self._wished))
@@ -219,6 +224,7 @@ class Agent:
                 self._refresh_node,
                 {
                     "ports": Chore(_CHORE_S, self._port.follow, self._port.changed),
+                    "growth": Chore(_CHORE_S, self._growth.look, self._table_pressed),
                     "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
                     "events": Chore(_CHORE_S, self._events.write, self._events.news),
                 },
@@ -308,7 +314,15 @@ class Agent:
             self._node = node
             self._loops.node_changed.set()
 
+    def _sizes(self) -> Sizes:
+        """Asked for once the cluster has been listed, or at the latest when maps must be there."""
+        settings = self._settings
+        least = Sizes(frontends=settings.frontends, backends=settings.backends)
+        return sizing.sizes(Need.of(self._table.table), sizing.connections(), least)
+
     def _synced(self, sync: Sync) -> None:
+        if sync.full:
+            self._table_pressed.set()
         self._facts.synced(sync)
         self._port.changed.set()
 

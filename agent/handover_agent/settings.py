@@ -52,8 +52,8 @@ class Settings(BaseModel):
     proxy_metrics_port: int = Field(
         default=10249, ge=1, le=65535, description="kube-proxy's metrics port, taken over"
     )
-    frontends: int = Field(default=65536, ge=16, le=1 << 20, description="room for frontends")
-    backends: int = Field(default=262144, ge=16, le=1 << 24, description="room for backends")
+    frontends: int = Field(default=65536, ge=16, le=1 << 20, description="least room for frontends; it grows")
+    backends: int = Field(default=262144, ge=16, le=1 << 24, description="least room for backends; it grows")
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="seconds between two status writes without news"
     )
