@@ -13,10 +13,12 @@ from pathlib import Path
 from handover_agent import bpfbatch, bpfmap, bpfsys, enlarging, features, layout, links, loader
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
+from handover_agent.conntrack import Serving
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
+from handover_agent.packetpath.stale import stale_flows
 from handover_agent.sockets import carried
 from handover_agent.sockets.carried import Carried
 from handover_agent.table import Protocol
@@ -243,6 +245,18 @@ class Datapath:
         """
         versions = self._versions()
         return carried.read(self._pins.maps, self._pins.programs(versions[-1])) if versions else []
+
+    def forget_udp_flows(self, serving: Serving) -> int:
+        """Remove the packet path's UDP flows to backends that serve no more; how many. Raises BpfError."""
+        try:
+            descriptor = bpfsys.obj_get(self._pins.maps / "flows")
+        except FileNotFoundError:
+            return 0
+        with descriptor as flows:
+            info = bpfmap.map_info(flows.fd)
+            gone = stale_flows(bpfbatch.read_hash(flows.fd, info.key_bytes, info.value_bytes), serving)
+            bpfbatch.delete(flows.fd, gone)
+            return len(gone)
 
     def translated_capacity(self) -> int:
         """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""

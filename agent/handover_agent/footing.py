@@ -8,7 +8,7 @@ on the same tables, and a slow iptables-save keeps nobody else waiting.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -17,21 +17,22 @@ from handover_api.nodemigration import KubeProxySelector, ProxyMode
 
 from handover_agent import kubeproxy, loader
 from handover_agent.apiserver import PODS, Client
-from handover_agent.conntrack import old_flows, reconcile_udp
+from handover_agent.conntrack import Pass, Serving, old_flows, reconcile_udp
 from handover_agent.datapath import Datapath
 from handover_agent.features import Features
 from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper
 from handover_agent.ladder.ports import Programs, RulesSeen
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
-from handover_agent.table import Backend, FrontendKey, Protocol, Table
+from handover_agent.model import NotListed
+from handover_agent.sockets.gone import stranded
+from handover_agent.sockets.refusal import refuse
+from handover_agent.table import FrontendKey, Protocol, Table
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Serving = Mapping[FrontendKey, frozenset[Backend]]
 
 DEFAULT_SELECTOR = {"k8s-app": "kube-proxy"}
 
@@ -52,7 +53,7 @@ class KernelDatapath:
     def __init__(self, datapath: Datapath, sizes: Callable[[], Sizes]) -> None:
         """`sizes` are asked for when the maps are about to be made."""
         self._datapath, self._sizes = datapath, sizes
-        self._thread = Thread("datapath")
+        self._thread, self._strays = Thread("datapath"), Thread("strays")
 
     async def missing(self) -> list[str]:
         return (await self.features()).missing
@@ -106,6 +107,14 @@ class KernelDatapath:
 
     async def counters(self) -> dict[str, int]:
         return await self._thread(self._datapath.counters)
+
+    async def forget_udp_flows(self, serving: Serving) -> int:
+        """Remove the packet path's UDP flows to endpoints that are gone; how many."""
+        return await self._strays(self._datapath.forget_udp_flows, serving)
+
+    async def tell_stranded(self, serving: Serving) -> int:
+        """Tell connected UDP sockets that their endpoint is gone; how many."""
+        return await self._strays(lambda: refuse(stranded(self._datapath.connected(), serving)))
 
 
 class KernelRules:
@@ -207,12 +216,25 @@ class ApiCluster:
 class KernelConntrack:
     """`ports.Conntrack`."""
 
-    def __init__(self, serving: Callable[[], Serving]) -> None:
-        self._serving = serving
+    def __init__(self, serving: Callable[[], Serving], told: Callable[[Iterable[Pass]], None]) -> None:
+        """`told` hears of each pass, for the metrics."""
+        self._serving, self._told = serving, told
         self._thread = Thread("conntrack")
 
     async def reconcile_udp(self) -> int:
-        deleted = await self._thread(reconcile_udp, self._serving())
+        return await self._reconcile(untranslated=False)
+
+    async def forget_untranslated_udp(self) -> int:
+        try:
+            return await self._reconcile(untranslated=True)
+        except NotListed as error:  # without the API server: kube-proxy looks for them itself when it starts
+            log.warning("UDP conntrack entries were not looked through", extra={"error": str(error)})
+            return 0
+
+    async def _reconcile(self, *, untranslated: bool) -> int:
+        passes = await self._thread(reconcile_udp, self._serving(), untranslated=untranslated)
+        self._told(passes)
+        deleted = sum(each.deleted for each in passes)
         if deleted:
             log.info("stale UDP conntrack entries removed", extra={"entries": deleted})
         return deleted

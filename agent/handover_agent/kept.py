@@ -8,17 +8,19 @@ the maps are not there (Standby) it only keeps the table, so that parity and pro
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
+from typing import Protocol as Interface
 
 from handover_agent.compile import NodeInfo
 from handover_agent.ladder.ports import Waiting
 from handover_agent.maps import PinnedMaps
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
+from handover_agent.objects import is_ipv4
 from handover_agent.reconcile import Reconciler, SyncReport
 from handover_agent.table import Entry, FrontendKey, Table
 from handover_agent.wanted import Dispute, WantedTable
@@ -56,6 +58,13 @@ class Sync:
     """Maps without room, and how many frontends are not as wanted because of each."""
 
 
+class Watcher(Interface):
+    """Who takes down how long things take; see `proxymetrics`."""
+
+    def begin(self) -> None: ...
+    def synced(self, *, full: bool, seconds: float, families: Collection[str], in_sync: bool) -> None: ...
+
+
 class KeptTable:
     """Keeps the maps what the model wants. All methods are for one event loop."""
 
@@ -68,9 +77,10 @@ class KeptTable:
         *,
         stale: Callable[[], str],
         changed: Callable[[Sync], None],
+        watched: Watcher | None = None,
     ) -> None:
         self._model, self._open_maps, self._names = model, open_maps, names
-        self._stale, self._changed = stale, changed
+        self._stale, self._changed, self._watched = stale, changed, watched
         self._wanted = WantedTable(node)
         self._maps: PinnedMaps | None = None
         self._reconciler: Reconciler | None = None
@@ -149,8 +159,10 @@ class KeptTable:
             if self._reconciler is None:
                 self._maps = await self._call(self._open_maps)
                 self._reconciler = Reconciler(self._maps)
+            self._begin()
             self._wanted.refresh(self._model)
             self._note(await self._call(self._reconciler.sync, dict(self._wanted.table)))
+            self._took(began, self._wanted.table, full=True)
             if first:
                 counts = {"frontends": self.sync.frontends, "backends": self.sync.backends}
                 log.info("maps filled", extra={**counts, "seconds": round(time.monotonic() - began, 3)})
@@ -230,14 +242,18 @@ class KeptTable:
 
     async def _follow(self) -> None:
         async with self._lock:
+            began = time.monotonic()
             delta = self._wanted.refresh(self._model)
             if self._reconciler is None:
                 self._retry_in_s = None
+                self._model.triggers.clear()  # nobody is going to write for them
                 return
+            self._begin()
             if delta and self.sync.waiting_since is None:
                 self._set_waiting()
             try:
                 self._note(await self._call(self._reconciler.sync_changes, dict(delta)))
+                self._took(began, delta, full=False)
             except OSError as error:
                 self._fail(f"the maps cannot be read: {error}")
             if any(key.protocol.name == "UDP" for key in delta):
@@ -291,6 +307,17 @@ class KeptTable:
         self._retry_in_s = 1.0
         since = self.sync.waiting_since or datetime.now(UTC)
         self._set(replace(self.sync, in_sync=False, waiting_since=since, problem=problem))
+
+    def _begin(self) -> None:
+        if self._watched is not None:
+            self._watched.begin()
+
+    def _took(self, began: float, keys: Iterable[FrontendKey], *, full: bool) -> None:
+        if self._watched is not None:
+            found = {is_ipv4(key.address) for key in keys}
+            families = [name for name, ipv4 in (("IPv4", True), ("IPv6", False)) if ipv4 in found]
+            seconds = time.monotonic() - began
+            self._watched.synced(full=full, seconds=seconds, families=families, in_sync=self.sync.in_sync)
 
     def _set_waiting(self) -> None:
         self.sync = replace(self.sync, waiting_since=datetime.now(UTC))

@@ -22,6 +22,7 @@ from handover_agent.ladder.deadman import Limits, Vitals, must_restore
 from handover_agent.ladder.machine import Ladder
 from handover_agent.model import Model
 from handover_agent.probe.rounds import Rounds
+from handover_agent.strays import Strays
 from handover_agent.table import FrontendKey
 from handover_agent.unserved import BY_PACKETS, all_unserved, foremost
 
@@ -54,6 +55,7 @@ class Loops:
         model: Model,
         rules: KernelRules,
         conntrack: KernelConntrack,
+        strays: Strays,
         prober: Rounds,
         facts: Facts,
         limits: Limits | None,
@@ -66,10 +68,9 @@ class Loops:
             model,
             rules,
         )
-        self._conntrack, self._prober, self._facts = conntrack, prober, facts
+        self._conntrack, self._strays, self._prober, self._facts = conntrack, strays, prober, facts
         self._limits, self._unreachable = limits, unreachable
         self.node_changed = asyncio.Event()
-        self.udp_entries_deleted = 0
         self._quiet_since: float | None = None
         self._failing: set[str] = set()
         self._unserved_revision = -1
@@ -90,7 +91,7 @@ class Loops:
             "node": self._repeat("node", verify_s, refresh_node, self.node_changed),
             "unserved": self._repeat("unserved", _UNSERVED_S, self._look_for_unserved),
             "flows": self._repeat("flows", _FLOWS_S, self._count_flows),
-            "udp": self._repeat("udp", _UDP_S, self._reconcile_udp, self._table.udp_changed),
+            "strays": self._repeat("strays", _UDP_S, self._look_for_strays, self._table.udp_changed),
             "probes": self._repeat("probes", probe_s, self._probe, self._ladder.arrived),
             **{
                 name: self._repeat(name, chore.pause_s, chore.act, chore.wake)
@@ -179,13 +180,12 @@ class Loops:
                 await self._rules.release_keeper()
                 log.info("keeper released: the old flows have ended")
 
-    async def _reconcile_udp(self) -> None:
-        """kube-proxy does this while it runs; where our datapath serves alone, nobody else would."""
-        alone = self._ladder.record.rung is Rung.SOLE or (
-            self._ladder.record.rung is Rung.SERVING and not self._facts.kube_proxy_running
-        )
-        if alone and self._table.sync.in_sync:
-            self.udp_entries_deleted += await self._conntrack.reconcile_udp()
+    async def _look_for_strays(self) -> None:
+        """kube-proxy looks through conntrack while it runs; where it does not, nobody else would."""
+        record = self._ladder.record
+        if record.highest is not Rung.STANDBY and self._table.sync.in_sync:
+            alone = record.rung is Rung.SOLE or not self._facts.kube_proxy_running
+            await self._strays.look(conntrack=alone)
         await asyncio.sleep(1.0)  # a Service that is scaled changes several times
 
     async def _probe(self) -> None:

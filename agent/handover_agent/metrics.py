@@ -1,6 +1,6 @@
 """What Prometheus sees: collected when it asks, from facts that are known anyway.
 
-Where kube-proxy has a metric of the same meaning, its name is kept too, so that dashboards go on.
+These are the agent's own, handover_*; what kube-proxy told under its own names is in `proxymetrics`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from handover_agent.kept import Sync
+from handover_agent.strays import Strayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,8 @@ class Figures:
     sync: Sync
     fill_ratios: Mapping[str, float] = field(default_factory=dict)
     repaired: int = 0
-    udp_entries_deleted: int = 0
+    strays: Strayed = field(default_factory=Strayed)
     counters: Mapping[str, int] = field(default_factory=dict)
-    health_answers: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 class Exporter(Collector):
@@ -60,19 +60,25 @@ class Exporter(Collector):
         )
         yield _gauge("old_flows", "Connections on kube-proxy's conntrack entries", status.old_flows)
         yield _gauge("translated_sockets", "Sockets that the datapath translates", status.translated)
-        yield _counter("conntrack_udp_deleted", "Stale UDP entries removed", figures.udp_entries_deleted)
+        yield _counter("conntrack_udp_deleted", "Stale UDP entries removed", figures.strays.entries)
+        yield _counter(
+            "flows_udp_deleted", "Flows of the packet path removed with their backend", figures.strays.flows
+        )
+        yield _counter(
+            "sockets_told", "Connected UDP sockets that were told of a gone backend", figures.strays.sockets
+        )
         yield from _probes(status)
         counters = CounterMetricFamily("handover_datapath", "The datapath's own counters", labels=["counter"])
         for name, value in sorted(figures.counters.items()):
             counters.add_metric([name], value)
         yield counters
-        yield from _as_kube_proxy(figures)
 
 
-def registry(figures: Callable[[], Figures]) -> CollectorRegistry:
-    """A registry with these metrics and nothing else."""
+def registry(*collectors: Collector) -> CollectorRegistry:
+    """A registry with these and nothing else."""
     made = CollectorRegistry()
-    made.register(Exporter(figures))
+    for collector in collectors:
+        made.register(collector)
     return made
 
 
@@ -90,21 +96,6 @@ def _probes(status: NodeMigrationStatus) -> Iterable[Metric]:
             latency.add_metric([name, result.path, "0.5"], result.p50_microseconds / 1e6)
             latency.add_metric([name, result.path, "0.99"], result.p99_microseconds / 1e6)
     yield from (attempts, failures, latency)
-
-
-def _as_kube_proxy(figures: Figures) -> Iterable[Metric]:
-    if figures.sync.last_synced is not None:
-        yield GaugeMetricFamily(
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
-            "When all changes were last in force",
-            value=figures.sync.last_synced.timestamp(),
-        )
-    for path, name in (("/healthz", "kubeproxy_proxy_healthz"), ("/livez", "kubeproxy_proxy_livez")):
-        answers = CounterMetricFamily(name, f"Answers of {path} by HTTP status", labels=["code"])
-        for (asked, status), count in figures.health_answers.items():
-            if asked == path:
-                answers.add_metric([str(status)], count)
-        yield answers
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -7,11 +7,23 @@ endpoints are not there yet.
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from handover_agent.objects import Service, Slice
 
 _NONE: Mapping[str, Slice] = {}
+
+
+class Trigger(NamedTuple):
+    """When a change of a Service's endpoints came about in the cluster, in Unix time."""
+
+    service: str
+    ipv4: bool
+    at: float
 
 
 class NotListed(Exception):
@@ -32,17 +44,21 @@ class Services:
         model, fresh = self._model, {service.key: service for service in objects}
         old, model.services = model.services, fresh
         model.listed_services = True
-        model.touch(*(key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)))
+        changed = [key for key in old.keys() | fresh.keys() if old.get(key) != fresh.get(key)]
+        model.service_changes += len(changed)
+        model.touch(*changed)
 
     def put(self, service: Service) -> None:
         """Take over one that was added or modified."""
         if self._model.services.get(service.key) != service:
             self._model.services[service.key] = service
+            self._model.service_changes += 1
             self._model.touch(service.key)
 
     def remove(self, service: Service) -> None:
         """Drop one that is gone, or no longer matches the watch's selector."""
         if self._model.services.pop(service.key, None) is not None:
+            self._model.service_changes += 1
             self._model.touch(service.key)
 
 
@@ -58,7 +74,13 @@ class Slices:
         fresh: dict[str, dict[str, Slice]] = {}
         for slice_ in objects:
             if slice_.service:
-                fresh.setdefault(slice_.service, {})[slice_.key] = slice_
+                bare = _bare(slice_)
+                fresh.setdefault(slice_.service, {})[slice_.key] = bare
+                if old.get(slice_.service, _NONE).get(slice_.key) != bare:
+                    self._note(slice_)
+        gone = [owner for key, owner in model.owners.items() if key not in fresh.get(owner, _NONE)]
+        model.endpoint_changes += len(gone)
+        model.forget_triggers(*gone)
         model.slices_by_service = fresh
         model.owners = {key: service for service, slices in fresh.items() for key in slices}
         model.listed_slices = True
@@ -71,9 +93,10 @@ class Slices:
             self.remove(slice_)
         if not slice_.service:
             return
-        slices = self._model.slices_by_service.setdefault(slice_.service, {})
-        if slices.get(slice_.key) != slice_:
-            slices[slice_.key] = slice_
+        slices, bare = self._model.slices_by_service.setdefault(slice_.service, {}), _bare(slice_)
+        if slices.get(slice_.key) != bare:
+            slices[slice_.key] = bare
+            self._note(slice_)
             self._model.owners[slice_.key] = slice_.service
             self._model.touch(slice_.service)
 
@@ -86,7 +109,20 @@ class Slices:
         del slices[slice_.key]
         if not slices:
             del self._model.slices_by_service[owner]
+        self._model.endpoint_changes += 1
+        self._model.forget_triggers(owner)
         self._model.touch(owner)
+
+    def _note(self, slice_: Slice) -> None:
+        model = self._model
+        model.endpoint_changes += 1
+        if slice_.triggered > model.since:
+            model.triggers.append(Trigger(slice_.service, slice_.ipv4, slice_.triggered))
+
+
+def _bare(slice_: Slice) -> Slice:
+    """Without the time, which is no part of what is wanted."""
+    return replace(slice_, triggered=0.0) if slice_.triggered else slice_
 
 
 class Model:
@@ -101,6 +137,10 @@ class Model:
         self.services_sink, self.slices_sink = Services(self), Slices(self)
         self.changed = asyncio.Event()  # set while somebody has changes to take
         self.revision = 0
+        self.since = time.time()  # what came about before this, others were asked to see to
+        self.service_changes = self.endpoint_changes = 0
+        self.triggers: list[Trigger] = []  # of changes that nobody has taken yet
+        self.touched_at = 0.0  # in Unix time
         self._followers: list[set[str]] = []
 
     def follow(self) -> set[str]:
@@ -115,7 +155,13 @@ class Model:
         for followed in self._followers:
             followed.update(services)
         self.revision += 1
+        self.touched_at = time.time()
         self.changed.set()
+
+    def forget_triggers(self, *services: str) -> None:
+        """Slices of theirs are gone: the time that such a slice names is that of an earlier change."""
+        if self.triggers and services:
+            self.triggers = [trigger for trigger in self.triggers if trigger.service not in services]
 
     @property
     def complete(self) -> bool:

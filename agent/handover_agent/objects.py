@@ -93,6 +93,9 @@ class Slice(msgspec.Struct, frozen=True, gc=False):
     service: str  # "namespace/name"; empty when it belongs to none
     ports: tuple[SlicePort, ...]
     endpoints: tuple[Endpoint, ...]
+    ipv4: bool = True
+    triggered: float = 0.0
+    """When what it says came about, in Unix time; only on its way into the model, which keeps it apart."""
 
     @property
     def key(self) -> str:

@@ -25,7 +25,7 @@ from handover_agent.addresses import local_addresses
 from handover_agent.apierrors import ApiError
 from handover_agent.apiserver import Client
 from handover_agent.bpfsys import BpfError
-from handover_agent.conntrack import serving
+from handover_agent.conntrack import ServingUdp
 from handover_agent.credentials import Credentials
 from handover_agent.datapath import Datapath
 from handover_agent.events import About, Events, Happening
@@ -46,15 +46,17 @@ from handover_agent.ladder.machine import Goal, Ladder, Pace
 from handover_agent.ladder.ports import Ground
 from handover_agent.layout import Sizes
 from handover_agent.loops import Chore, Loops
-from handover_agent.metrics import Figures, registry
+from handover_agent.metrics import Exporter, Figures, registry
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.node import NodeObject, find_cgroup, kernel_release, node_info
 from handover_agent.probe.rounds import Plan, Rounds
 from handover_agent.probe.targets import targets
+from handover_agent.proxymetrics import AsKubeProxy
 from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.sizing import Need
+from handover_agent.strays import Strays
 from handover_agent.watch import Backoff, Feed, Reflector
 from handover_agent.wish import Pods, Single, Wish, node_kind, pod_kind, wish_kind
 
@@ -115,13 +117,17 @@ class Agent:
         self._table_pressed = asyncio.Event()
         self._events = Events(self._client, node)
         self._complaints = complaints.Complaints(self._events.tell)
-        metrics = registry(self._figures)
         self._proxy = ProxyPort(settings.proxy_health_port, self._proxy_health)
         self._policies = LocalPolicies(self._model, node)
+        self._as_kube_proxy = AsKubeProxy(
+            self._model, self._policies, lambda: self._proxy.answers, lambda: self._proxy.held
+        )
         self._port = Takeover(
             self._proxy,
             ServicePorts(lambda: self._proxy_health().healthy(datetime.now(UTC)), self._no_health_check),
-            MetricsPort(str(settings.proxy_metrics_host), settings.proxy_metrics_port, metrics),
+            MetricsPort(
+                str(settings.proxy_metrics_host), settings.proxy_metrics_port, registry(self._as_kube_proxy)
+            ),
             self._policies,
             lambda: places(self._table.node),
         )
@@ -136,6 +142,7 @@ class Agent:
             NamesFile(state / NAMES),
             stale=self._stale,
             changed=self._synced,
+            watched=self._as_kube_proxy,
         )
         self._rules = KernelRules(
             state / SNAPSHOT,
@@ -151,7 +158,9 @@ class Agent:
             told=lambda probes: self._report.set(probes=probes),
         )
         self._report.set(probes=self._prober.probes)
-        self._conntrack = KernelConntrack(lambda: serving(self._model, self._table.node))
+        udp = ServingUdp(self._model)
+        self._conntrack = KernelConntrack(lambda: udp.now(self._table.node), self._as_kube_proxy.reconciled)
+        self._strays = Strays(self._conntrack, self._datapath, lambda: udp.now(self._table.node))
         self._ladder = Ladder(
             Ground(
                 self._datapath,
@@ -184,6 +193,7 @@ class Agent:
             model=self._model,
             rules=self._rules,
             conntrack=self._conntrack,
+            strays=self._strays,
             prober=self._prober,
             facts=self._facts,
             limits=Limits(unreachable_s=settings.dead_man_s) if settings.dead_man_s else None,
@@ -193,7 +203,7 @@ class Agent:
             settings.health_port,
             unlively=self._unlively,
             unready=self._unready,
-            registry=metrics,
+            registry=registry(Exporter(self._figures), self._as_kube_proxy),
         )
         self._alive_at = time.monotonic()
 
@@ -387,9 +397,8 @@ class Agent:
             sync=self._table.sync,
             fill_ratios=self._table.fill_ratios,
             repaired=self._table.repaired,
-            udp_entries_deleted=self._loops.udp_entries_deleted,
+            strays=self._strays.found,
             counters=self._facts.counters,
-            health_answers=self._proxy.answers,
         )
 
 

@@ -6,6 +6,7 @@ structs here name just those fields; msgspec skips the rest without building it.
 
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -33,11 +34,16 @@ class _Labels(msgspec.Struct):
     headless: str | None = msgspec.field(default=None, name="service.kubernetes.io/headless")
 
 
+class _Annotations(msgspec.Struct):
+    triggered: str = msgspec.field(default="", name="endpoints.kubernetes.io/last-change-trigger-time")
+
+
 class _Metadata(msgspec.Struct, rename="camel"):
     name: str = ""
     namespace: str = ""
     creation_timestamp: str | None = None
     labels: _Labels | None = None
+    annotations: _Annotations | None = None
 
 
 class _WirePort(msgspec.Struct, rename="camel"):
@@ -188,7 +194,17 @@ def slice_of(wire: WireSlice) -> Slice:
             if wire.address_type in ("IPv4", "IPv6")
             and (endpoint := _endpoint(e, wire.address_type == "IPv4")) is not None
         ),
+        ipv4=wire.address_type == "IPv4",
+        triggered=_moment(meta.annotations.triggered) if meta.annotations else 0.0,
     )
+
+
+def _moment(text: str) -> float:
+    """Unix time of an RFC 3339 text; 0 when it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _endpoint(wire: _WireEndpoint, ipv4: bool) -> Endpoint | None:

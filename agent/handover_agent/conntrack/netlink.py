@@ -66,16 +66,15 @@ def translated_flows(to: Collection[Destination]) -> Iterator[Flow]:
                 yield flow
 
 
-def udp_flows(to: Collection[Destination]) -> Iterator[Flow]:
-    """UDP flows to these destinations, rewritten or not. Raises ConntrackError."""
+def udp_flows(to: Collection[Destination], family: int) -> Iterator[Flow]:
+    """UDP flows of a family to these destinations, rewritten or not. Raises ConntrackError."""
     protocol = attribute(CTA_PROTO_NUM, bytes((socket.IPPROTO_UDP,)))
     wanted = attribute(CTA_TUPLE_ORIG, attribute(CTA_TUPLE_PROTO, protocol, nested=True), nested=True)
     flags = attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _FLAG_PROTO_NUM))
     wanted += attribute(CTA_FILTER, flags, nested=True)
-    for family in FAMILIES:
-        for flow in _dump(family, wanted, to):
-            if flow.original.protocol == socket.IPPROTO_UDP:
-                yield flow
+    for flow in _dump(family, wanted, to) if to else ():
+        if flow.original.protocol == socket.IPPROTO_UDP:
+            yield flow
 
 
 class Deleter:

@@ -4,70 +4,56 @@ A UDP client that goes on sending from one port keeps its conntrack entry alive 
 endpoint that was chosen once. kube-proxy looks for such entries whenever endpoints change
 (pkg/proxy/conntrack/cleanup.go); the rules here are its rules: a frontend with at least one serving
 endpoint, an entry whose original destination it is, and an answer that would come from something else.
-Policies, hints and readiness do not matter, only serving, so that a change of a Service does not disturb
-flows that work. Entries without translation count too: they were made while nobody translated, and would
-keep kube-proxy's rules from being asked after a way back.
+
+Entries that nobody translated are another matter. While this datapath serves alone there are no rules that such an entry
+could keep from being asked, and the node's own traffic to a ClusterIP has one, since it is translated behind conntrack:
+without its entry, a firewall would take the next answer for a stranger's. When kube-proxy's rules are to serve again,
+they go.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from msgspec.structs import replace
-
-from handover_agent.compile import NodeInfo, compile_service
 from handover_agent.conntrack import netlink
 from handover_agent.conntrack.entries import Flow, destination
-from handover_agent.model import Model
-from handover_agent.objects import Slice
+from handover_agent.conntrack.serving import Serving
 from handover_agent.table import Backend, FrontendKey, Protocol
 
-Serving = Mapping[FrontendKey, Collection[Backend]]
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One look through the entries of a family."""
+
+    ipv4: bool
+    deleted: int
+    seconds: float
 
 
-def serving(model: Model, node: NodeInfo) -> dict[FrontendKey, frozenset[Backend]]:
-    """The UDP frontends on this node, each with all its serving endpoints, whatever policies and hints say.
+def reconcile_udp(frontends: Serving, *, untranslated: bool = False) -> tuple[Pass, ...]:
+    """Delete the stale entries, each exactly. Repeat it when endpoints have changed.
 
-    Raises NotListed.
-    """
-    model.require_complete()
-    found: dict[FrontendKey, frozenset[Backend]] = {}
-    for name, service in model.services.items():
-        if not any(port.protocol is Protocol.UDP for port in service.ports):
-            continue
-        anywhere = replace(service, internal_local=False, external_local=False, source_ranges=())
-        rows, _ = compile_service(anywhere, [_all_ready(each) for each in model.slices(name)], node)
-        for key, entry, _ in rows:
-            if key.protocol is Protocol.UDP:
-                found[key] = found.get(key, frozenset()) | frozenset(entry.backends)
-    return found
-
-
-def reconcile_udp(frontends: Serving) -> int:
-    """Delete the stale entries, each exactly; returns how many. Repeat it when endpoints have changed.
-
-    Raises ConntrackError.
+    `untranslated`: also those that were not translated. Raises ConntrackError.
     """
     to = {destination(key.address, key.port, key.protocol) for key, backends in frontends.items() if backends}
-    if not to:
-        return 0
+    passes = []
     with netlink.Deleter() as deleter:
-        return sum(deleter.delete(flow) for flow in stale(list(netlink.udp_flows(to)), frontends))
+        for family in netlink.FAMILIES:
+            began = time.monotonic()
+            found = stale(list(netlink.udp_flows(to, family)), frontends, untranslated=untranslated)
+            deleted = sum(deleter.delete(flow) for flow in found)
+            passes.append(Pass(family == netlink.FAMILIES[0], deleted, time.monotonic() - began))
+    return tuple(passes)
 
 
-def stale(flows: Iterable[Flow], frontends: Serving) -> list[Flow]:
+def stale(flows: Iterable[Flow], frontends: Serving, *, untranslated: bool) -> list[Flow]:
     """The entries that `reconcile_udp` deletes: pure."""
     found = []
     for flow in flows:
         to, back = flow.original, flow.reply
-        if to.protocol != Protocol.UDP:
+        if to.protocol != Protocol.UDP or not (flow.translated or untranslated):
             continue
         backends = frontends.get(FrontendKey(to.destination, to.destination_port, Protocol.UDP))
         if backends and Backend(back.source, back.source_port) not in backends:
             found.append(flow)
     return found
-
-
-def _all_ready(slice_: Slice) -> Slice:
-    return replace(
-        slice_,
-        endpoints=tuple(replace(each, ready=True, zone_hints=(), node_hints=()) for each in slice_.endpoints),
-    )

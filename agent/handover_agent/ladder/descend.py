@@ -102,6 +102,10 @@ async def detach(ascent: Ascent) -> None:
     await ascent.ground.datapath.detach()
 
 
+async def forget_untranslated_udp(ascent: Ascent) -> None:
+    await ascent.ground.conntrack.forget_untranslated_udp()
+
+
 async def unload(ascent: Ascent) -> None:
     await ascent.ground.table.close()
     await ascent.ground.datapath.unload()
@@ -151,6 +155,7 @@ DESCEND: dict[Rung, Step] = {
             Act("looking for kube-proxy's rules", put_rules_back_if_missing),
             Act("waiting for translated sockets to end", end_translated_sockets),
             Act("detaching", detach),
+            Act("removing UDP conntrack entries that hide clients from kube-proxy", forget_untranslated_udp),
             Act("unloading", unload),
             Act("removing the keeper", remove_keeper),
             Act("removing the snapshot", forget),

@@ -145,7 +145,14 @@ class Prober(Interface):
 
 
 class Conntrack(Interface):
+    """The kernel's entries of UDP clients whose endpoint is gone; how many were removed."""
+
     async def reconcile_udp(self) -> int: ...
+    async def forget_untranslated_udp(self) -> int:
+        """Also those that were made while our datapath translated, and that would hide its clients from kube-proxy's
+        rules. Goes without the API server.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

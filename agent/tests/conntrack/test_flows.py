@@ -10,10 +10,12 @@ import pytest
 from handover_agent.compile import NodeInfo
 from handover_agent.conntrack.entries import IPS_ASSURED, Flow, TcpState, destination_of, parse, peek
 from handover_agent.conntrack.old import alive
-from handover_agent.conntrack.stale import serving, stale
-from handover_agent.model import Model
+from handover_agent.conntrack.serving import ServingUdp
+from handover_agent.conntrack.stale import stale
+from handover_agent.model import Model, NotListed
 from handover_agent.table import Backend, FrontendKey, Protocol, ip_bytes
 from handover_agent.wire import WireService, WireSlice, service_of, slice_of
+from tests.fakes.objects import endpoint_json, service, slice_
 from tests.kubeproxy import cluster
 
 pytestmark = pytest.mark.unit
@@ -99,23 +101,27 @@ def test_udp_counts_for_half_a_minute_after_its_last_packet(left_s: int, assured
 def test_an_entry_to_an_endpoint_that_serves_is_not_stale(family: int, service: str, endpoint: str) -> None:
     key = FrontendKey(ip_bytes(service), 53, Protocol.UDP)
     here, gone = Backend(ip_bytes(endpoint), 5300), Backend(ip_bytes(endpoint), 5301)
-    assert stale(FLOWS.values(), {key: {here, gone}}) == []
-    assert stale(FLOWS.values(), {key: {gone}}) == [flow_of(family, 40002)]
+    assert stale(FLOWS.values(), {key: {here, gone}}, untranslated=True) == []
+    assert stale(FLOWS.values(), {key: {gone}}, untranslated=False) == [flow_of(family, 40002)]
 
 
 @families
 def test_without_a_serving_endpoint_nothing_is_stale(family: int, service: str, endpoint: str) -> None:
-    assert stale(FLOWS.values(), {FrontendKey(ip_bytes(service), 53, Protocol.UDP): frozenset()}) == []
+    key = FrontendKey(ip_bytes(service), 53, Protocol.UDP)
+    assert stale(FLOWS.values(), {key: frozenset()}, untranslated=True) == []
 
 
-def test_an_entry_that_nobody_translated_is_stale_once_somebody_serves() -> None:
-    key = FrontendKey(ip_bytes("fd00:96::a"), 54, Protocol.UDP)
-    assert stale(FLOWS.values(), {key: {Backend(ip_bytes("2001:db8::10"), 5300)}}) == [flow_of(V6, 40003)]
+def test_an_entry_that_nobody_translated_is_stale_when_rules_are_to_see_its_client_again() -> None:
+    serving = {
+        FrontendKey(ip_bytes("fd00:96::a"), 54, Protocol.UDP): {Backend(ip_bytes("2001:db8::10"), 5300)}
+    }
+    assert stale(FLOWS.values(), serving, untranslated=True) == [flow_of(V6, 40003)]
+    assert stale(FLOWS.values(), serving, untranslated=False) == [], "the node's own traffic has such entries"
 
 
 def test_a_tcp_frontend_of_the_same_address_and_port_does_not_count() -> None:
     key = FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.TCP)
-    assert stale(FLOWS.values(), {key: {Backend(ip_bytes("192.0.2.99"), 1)}}) == []
+    assert stale(FLOWS.values(), {key: {Backend(ip_bytes("192.0.2.99"), 1)}}, untranslated=True) == []
 
 
 def a_model() -> Model:
@@ -144,7 +150,7 @@ def a_model() -> Model:
 
 def test_whoever_serves_may_keep_its_flows_whatever_the_policy_says() -> None:
     node = NodeInfo(cluster.NODE, local_addresses=frozenset({ip_bytes(cluster.NODE_V4)}))
-    found = serving(a_model(), node)
+    found = ServingUdp(a_model()).now(node)
     both = {Backend(ip_bytes(f"10.244.{n}.31"), 53) for n in (1, 2)}
     assert found[FrontendKey(ip_bytes("10.96.3.1"), 53, Protocol.UDP)] == both
     assert found[FrontendKey(ip_bytes(cluster.NODE_V4), 30531, Protocol.UDP)] == both
@@ -153,3 +159,48 @@ def test_whoever_serves_may_keep_its_flows_whatever_the_policy_says() -> None:
     }
     assert found[FrontendKey(ip_bytes("10.96.2.1"), 81, Protocol.UDP)] == frozenset()
     assert all(key.protocol is Protocol.UDP for key in found)
+
+
+def test_what_changed_is_followed_and_the_node_s_new_address_too() -> None:
+    node = NodeInfo("n1", local_addresses=frozenset({ip_bytes("192.0.2.1")}))
+    model, udp = Model(), [{"name": "dns", "protocol": "UDP", "port": 53, "nodePort": 30053}]
+    serving = ServingUdp(model)
+    with pytest.raises(NotListed):
+        serving.now(node)
+    model.services_sink.replace([service(ports=udp, type="NodePort")])
+    model.slices_sink.replace([])
+    virtual, ported = (
+        FrontendKey(ip_bytes(a), port, Protocol.UDP) for a, port in (("10.96.0.10", 53), ("192.0.2.1", 30053))
+    )
+    assert serving.now(node) == {virtual: frozenset(), ported: frozenset()} | localhost(frozenset())
+    ports = [{"name": "dns", "protocol": "UDP", "port": 5353}]
+    model.slices_sink.put(slice_(endpoints=[endpoint_json("10.1.1.1")], ports=ports))
+    backends = frozenset({Backend(ip_bytes("10.1.1.1"), 5353)})
+    assert serving.now(node) == {virtual: backends, ported: backends} | localhost(backends)
+    moved = NodeInfo("n1", local_addresses=frozenset({ip_bytes("192.0.2.2")}))
+    assert FrontendKey(ip_bytes("192.0.2.2"), 30053, Protocol.UDP) in serving.now(moved)
+    assert ported not in serving.now(moved)
+    model.services_sink.remove(service())
+    assert serving.now(moved) == {}
+
+
+def localhost(backends: frozenset[Backend]) -> dict[FrontendKey, frozenset[Backend]]:
+    return {FrontendKey(ip_bytes("127.0.0.1"), 30053, Protocol.UDP): backends}
+
+
+def test_where_two_services_claim_an_address_the_endpoints_of_both_may_keep_their_flows() -> None:
+    udp = [{"name": "dns", "protocol": "UDP", "port": 53}]
+    model, node = Model(), NodeInfo("n1")
+    model.services_sink.replace(
+        service(f"default/{name}", f"10.96.0.{ip}", udp, externalIPs=["198.51.100.1"])
+        for name, ip in (("a", 1), ("b", 2))
+    )
+    model.slices_sink.replace(
+        slice_(f"default/{name}-1", name, [endpoint_json(f"10.1.1.{ip}")], udp)
+        for name, ip in (("a", 1), ("b", 2))
+    )
+    serving, shared = ServingUdp(model), FrontendKey(ip_bytes("198.51.100.1"), 53, Protocol.UDP)
+    a, b = (Backend(ip_bytes(f"10.1.1.{ip}"), 53) for ip in (1, 2))
+    assert serving.now(node)[shared] == {a, b}
+    model.services_sink.remove(service("default/a"))
+    assert serving.now(node)[shared] == {b}

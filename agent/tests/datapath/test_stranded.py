@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from handover_agent import bpfmap, bpfsys, layout
 from handover_agent.datapath import Datapath
+from handover_agent.entries import Direction
 from handover_agent.sockets.carried import Carried
 from handover_agent.sockets.gone import stranded
 from handover_agent.sockets.refusal import refuse
-from handover_agent.table import ip_text
+from handover_agent.table import Backend, ip_text
+from tests.conntrack.test_own_flows import CLIENT, DNS, FRONTEND, GONE, THERE, entry
 from tests.datapath import pods
 from tests.datapath.rig import Rig
 
@@ -179,3 +182,14 @@ def test_telling_needs_no_more_than_raw_sockets(
     assert done.stdout == "1\n", done.stderr
     with pytest.raises(pods.Refused):
         lost.answer()
+
+
+def test_flows_to_a_gone_backend_leave_the_kernels_map(datapath: Datapath, bpffs: Path) -> None:
+    lost = [entry(CLIENT, FRONTEND, GONE), entry(GONE, CLIENT, FRONTEND, Direction.BACKWARD)]
+    kept, value = entry(CLIENT, Backend(FRONTEND.address, 54), THERE)
+    with bpfsys.obj_get(bpffs / "shared" / f"maps-{layout.LAYOUT}" / "flows") as flows:
+        for row in (*lost, (kept, value)):
+            bpfmap.update(flows.fd, *row)
+        assert datapath.forget_udp_flows({DNS: {THERE}}) == 2
+        assert list(bpfmap.keys(flows.fd, len(kept))) == [kept]
+        bpfmap.delete(flows.fd, kept)

@@ -49,6 +49,7 @@ def slice_json(
     ports: list[dict[str, Any]] | None = None,
     *,
     family: str = "IPv4",
+    annotations: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """An EndpointSlice's JSON."""
     namespace, _, plain = name.partition("/")
@@ -58,6 +59,7 @@ def slice_json(
             "namespace": namespace,
             "labels": {"kubernetes.io/service-name": service} if service else {},
             "resourceVersion": "1",
+            **({"annotations": annotations} if annotations else {}),
         },
         "addressType": family,
         "endpoints": endpoints or [],

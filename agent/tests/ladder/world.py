@@ -186,6 +186,10 @@ class Fakes:
         self.world.call("udp")
         return 0
 
+    async def forget_untranslated_udp(self) -> int:
+        self.world.call("untranslated udp")
+        return 0
+
 
 class Rules:
     """kube-proxy's rules; a flush works in two halves, as with two back ends."""

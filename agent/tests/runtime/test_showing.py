@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from handover_agent.kept import Sync
 from handover_agent.logs import Json, Text
-from handover_agent.metrics import Figures, registry
+from handover_agent.metrics import Exporter, Figures, registry
 from handover_agent.names import NamesFile
+from handover_agent.strays import Strayed
 from handover_api.base import Rung
 from handover_api.nodemigration import NodeMigrationStatus, ProbeResult, Probes
 from prometheus_client.exposition import generate_latest
@@ -60,9 +61,9 @@ def test_metrics_tell_rung_pressure_probes_and_counters() -> None:
         ),
         fill_ratios={"frontends": 0.25, "backends": 1.0},
         counters={"error_region": 2},
-        health_answers={("/healthz", 200): 4},
+        strays=Strayed(entries=4, flows=5, sockets=6),
     )
-    text = generate_latest(registry(lambda: figures)).decode()
+    text = generate_latest(registry(Exporter(lambda: figures))).decode()
     for line in (
         "handover_rung 3.0",
         'handover_rung_info{rung="Sole"} 1.0',
@@ -74,6 +75,8 @@ def test_metrics_tell_rung_pressure_probes_and_counters() -> None:
         'handover_probe_failures{path="ebpf",round="latest"} 1.0',
         'handover_probe_seconds{path="ebpf",quantile="0.99",round="latest"} 0.002',
         'handover_datapath_total{counter="error_region"} 2.0',
-        'kubeproxy_proxy_healthz_total{code="200"} 4.0',
+        "handover_conntrack_udp_deleted_total 4.0",
+        "handover_flows_udp_deleted_total 5.0",
+        "handover_sockets_told_total 6.0",
     ):
         assert line in text.splitlines()
