@@ -3,7 +3,7 @@
 It is what the backend's own kernel says when a process ends: the socket's next call, or the one that waits, returns
 ECONNREFUSED, and the application connects anew, to another backend. The kernel looks for the socket by the datagram
 that the error quotes, so that exactly this one is told, in whatever network namespace it is. Why not otherwise:
-docs/adr/0011.
+docs/adr/0012.
 """
 
 import logging
