@@ -1,7 +1,7 @@
 """From what the parts observe to the words of the status. One small method per observation."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from handover_api.base import Rung
 from handover_api.nodemigration import Fault, KubeProxyFacts, Parity, ProxyMode, Unserved
@@ -12,6 +12,8 @@ from handover_agent.ladder.machine import Standing
 from handover_agent.ladder.ports import HealthPort, RulesSeen
 from handover_agent.report import Report
 
+_PATIENCE = timedelta(seconds=3)
+"""The Node and the order about it come by two watches, of which one may be ahead of the other."""
 _MOST_DIFFERENCES, _MOST_LEFTOVERS = 20, 50
 
 
@@ -20,6 +22,8 @@ class Facts:
 
     def __init__(self, report: Report, port: HealthPort) -> None:
         self._report, self._port = report, port
+        self._fault: Fault | None = None
+        self._refusal: Fault | None = None
         self._pods: list[str] | None = None
         self._foreign = False
         self._rules = RulesSeen()
@@ -41,23 +45,38 @@ class Facts:
         """Whether NodePorts answered on 127.0.0.1 under kube-proxy: only its iptables mode does that."""
         return self._mode is not ProxyMode.NFTABLES
 
+    def refuse(self, message: str) -> None:
+        """The order is not followed, and why; nothing takes it back. Said when it has been so for a while."""
+        if not message:
+            self._refusal = None
+        elif self._refusal is None or self._refusal.message != message:
+            self._refusal = Fault(reason="NodeReplaced", message=message, since=datetime.now(UTC))
+        self.look_at_refusal()
+
+    def look_at_refusal(self) -> None:
+        """Time has passed: is it a fault by now?"""
+        refusal = self._refusal
+        old = refusal is not None and datetime.now(UTC) - refusal.since >= _PATIENCE
+        self._report.set(fault=refusal if old else self._fault)
+
     def standing(self, standing: Standing) -> None:
         """The ladder moved, or says what it does."""
+        self._fault = standing.fault
         self._report.set(
             rung=standing.record.rung,
             rung_since=standing.record.since,
             observed_generation=standing.generation,
             step=standing.step[:256],
-            fault=standing.fault,
         )
+        self.look_at_refusal()
         self._tell_leftovers()
 
     def cannot_start(self, error: Exception) -> None:
         """The ladder could not even look."""
         message = f"{type(error).__name__}: {error}"[:2048]
-        known = self._report.status.fault
-        since = known.since if known is not None else datetime.now(UTC)
-        self._report.set(fault=Fault(reason="NodeUnreadable", message=message, since=since))
+        since = self._fault.since if self._fault is not None else datetime.now(UTC)
+        self._fault = Fault(reason="NodeUnreadable", message=message, since=since)
+        self.look_at_refusal()
 
     def rules_seen(self, seen: RulesSeen) -> None:
         """kube-proxy's rules were looked at. The mode outlives them: it is what the way back returns to."""

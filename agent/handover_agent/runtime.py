@@ -58,7 +58,7 @@ from handover_agent.settings import Settings, SettingsError
 from handover_agent.sizing import Need
 from handover_agent.strays import Strays
 from handover_agent.watch import Backoff, Feed, Reflector
-from handover_agent.wish import Pods, Single, Wish, node_kind, pod_kind, wish_kind
+from handover_agent.wish import Pods, Single, Wish, node_kind, not_ours, pod_kind, wish_kind
 
 log = logging.getLogger(__name__)
 
@@ -293,6 +293,7 @@ class Agent:
             self._alive_at = time.monotonic()
             self._facts.api_server(self._client)
             await self._facts.look_at_port()
+            self._facts.look_at_refusal()
             await asyncio.sleep(2.0)
 
     async def _look_at_kernel(self) -> None:
@@ -307,15 +308,24 @@ class Agent:
 
     def _wished(self, wish: Wish | None) -> None:
         self._wish = wish
+        self._obey()
         if wish is None:
-            self._ladder.want(Goal())
             return
         self._prober.plan = Plan.of(wish.spec.gates.probes)
         if wish.spec.kube_proxy != self._cluster.selector and wish.spec.kube_proxy.selector:
             self._cluster.selector = wish.spec.kube_proxy
             self._selector_changed.set()
-        self._ladder.want(Goal(wish.spec.rung, wish.spec.deadline, wish.generation))
         self._report.changed.set()
+
+    def _obey(self) -> None:
+        """Follow the order, if it is one for this machine; before that is known, nothing is done."""
+        wish, known = self._wish, self._node.uid
+        refused = not_ours(wish.spec, known) if wish is not None else ""
+        self._facts.refuse(refused)
+        if wish is None or refused or (wish.spec.node_uid and not known):
+            self._ladder.want(Goal())
+        else:
+            self._ladder.want(Goal(wish.spec.rung, wish.spec.deadline, wish.generation))
 
     def _node_seen(self, node: NodeObject | None) -> None:
         """What is known of a Node that is gone goes on holding, but no load balancer should send here."""
@@ -323,6 +333,7 @@ class Agent:
         if node is not None:
             self._node = node
             self._loops.node_changed.set()
+            self._obey()
 
     def _sizes(self) -> Sizes:
         """Asked for once the cluster has been listed, or at the latest when maps must be there."""

@@ -31,6 +31,20 @@ class Wish:
     spec: NodeMigrationSpec
 
 
+def not_ours(spec: NodeMigrationSpec, node_uid: str) -> str:
+    """Why this order is not for the machine that we run on; empty when it is, or says nothing of it. Pure.
+
+    A machine that returns under the name of an earlier one has none of its programs, rules and connections.
+    """
+    if not spec.node_uid or not node_uid or spec.node_uid == node_uid:
+        return ""
+    return (
+        f"the NodeMigration is about a Node with UID {spec.node_uid}, and Node {spec.node_name} has UID {node_uid}: it "
+        "was deleted and made anew. Nothing is done until the operator has taken notice; if this stays, see whether "
+        "the operator runs"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyPod:
     """A pod of kube-proxy's on this node."""
