@@ -12,6 +12,7 @@ NAME ?= dev
 MODE ?= iptables
 NODES ?= 3
 DEMO_ARGS ?=
+KERNELS_ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help
@@ -57,6 +58,10 @@ e2e-traffic: .venv/.up-to-date
 .PHONY: bench
 bench: .venv/.up-to-date ## Ratios against kube-proxy and against no proxy, measured in one run
 	$(PYTHON) -m e2e.bench
+
+.PHONY: kernels
+kernels: .venv/.up-to-date ## The agent's image on Debian's stock kernels 6.1 and 6.12, in QEMU: loads, translates, counts
+	$(PYTHON) -m e2e.kernels $(KERNELS_ARGS)
 
 .PHONY: check
 check: .venv/.up-to-date ## Linters and types: ruff, mypy, import-linter, clang, clang-format, shellcheck
