@@ -5,7 +5,7 @@ Times are the kernel's monotonic clock (CLOCK_MONOTONIC, nanoseconds), which `ti
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from handover_agent.table import Backend, Protocol, ip_text
 
@@ -27,6 +27,13 @@ class Direction(IntEnum):
 
     FORWARD = 0  # from the client to the frontend
     BACKWARD = 1  # from the backend to the client
+
+
+class FlowFlags(IntFlag):
+    """enum flow_flags."""
+
+    MASQUERADE = 1  # its packets get the node's address as source
+    DIRECT = 2  # to no frontend: only the client's port changes, which a flow of ours has there
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Flow:
     service_id: int
     last_seen_ns: int
     client_port: int
-    flags: int
+    flags: FlowFlags
     answered: bool
     client_finished: bool
     backend_finished: bool
@@ -121,7 +128,7 @@ def unpack_flow(key: bytes, value: bytes) -> Flow:
         service_id,
         last_seen_ns,
         int.from_bytes(client_port, "big"),
-        flags,
+        FlowFlags(flags),
         *map(bool, seen),
     )
 

@@ -5,11 +5,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from handover_agent.conntrack import entries
-from handover_agent.entries import NS_PER_S, Direction, Flow, Reverse
+from handover_agent.entries import NS_PER_S, Direction, Flow, FlowFlags, Reverse
 from handover_agent.table import Backend, FrontendKey, Protocol
 
 FrontendNames = Mapping[tuple[int, bytes, int], str]
 """Protocol number, address and port of a frontend → its Service port."""
+
+
+LIMITS_S: Mapping[Protocol, Mapping[str, int]] = {
+    Protocol.TCP: {"opening": 120, "closing": 120, "established": 5 * 24 * 3600},
+    Protocol.UDP: {"opening": 30, "closing": 120, "established": 120},
+    Protocol.SCTP: {"opening": 60, "closing": 5 * 24 * 3600, "established": 5 * 24 * 3600},
+}
+"""How long a flow lives without a packet (bpf/consts.h)."""
 
 
 class Path(StrEnum):
@@ -64,9 +72,13 @@ def of_sockets(found: Iterable[Reverse], names: FrontendNames) -> list[Connectio
 
 
 def of_packets(
-    found: Iterable[Flow], services: Mapping[int, str], names: FrontendNames, now_ns: int
+    found: Iterable[Flow],
+    services: Mapping[int, str],
+    names: FrontendNames,
+    now_ns: int,
+    ended: bool = False,
 ) -> list[Connection]:
-    """Flows of the packet path, both directions as one connection: pure."""
+    """Flows of the packet path, both directions as one connection. `ended`: also those that are over."""
     forward: list[Flow] = []
     backward: dict[tuple[int, Backend, Backend], Flow] = {}
     for flow in found:
@@ -80,8 +92,12 @@ def of_packets(
         answer = backward.pop((flow.protocol, flow.other, seen_by_backend), None)
         seen_ns = max(flow.last_seen_ns, answer.last_seen_ns if answer else 0)
         state = packet_state(flow, answer)
+        if not ended and has_ended(flow, answer, now_ns):
+            continue
         shown.append((flow, flow.source, flow.destination, flow.other, seen_ns, state))
     for answer in backward.values():  # the least recently used direction went first
+        if not ended and has_ended(answer, None, now_ns):
+            continue
         client = Backend(answer.destination.address, answer.client_port or answer.destination.port)
         state = packet_state(answer, answer) + ", answers only"
         shown.append((answer, client, answer.other, answer.source, answer.last_seen_ns, state))
@@ -101,9 +117,24 @@ def of_packets(
     ]
 
 
+def has_ended(flow: Flow, answer: Flow | None, now_ns: int) -> bool:
+    """Whether the programs count a flow as over, though its entries are still there (bpf/flows.h)."""
+    both = [flow, answer] if answer else [flow]
+    if any(one.reset for one in both):
+        return True
+    finished = {one for f in both for one in ("c" * f.client_finished, "b" * f.backend_finished) if one}
+    if len(finished) == 2:
+        return True
+    limits = LIMITS_S[Protocol(flow.protocol)]
+    which = "closing" if finished else "established" if any(one.answered for one in both) else "opening"
+    return now_ns - max(one.last_seen_ns for one in both) >= limits[which] * NS_PER_S
+
+
 def packet_state(flow: Flow, answer: Flow | None) -> str:
     """How far a connection of the packet path is, in one word."""
     both = [flow, answer] if answer else [flow]
+    if flow.flags & FlowFlags.DIRECT:
+        return "direct, another port"
     if any(one.reset for one in both):
         return "reset"
     client = any(one.client_finished for one in both)

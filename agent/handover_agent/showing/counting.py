@@ -44,16 +44,16 @@ _LOCAL = (
     "`handover-agent services drop` lists the Services with a Local policy and no endpoint on this node: "
     "run a pod here, or use the policy Cluster"
 )
+_NOT_ACCEPTING = (
+    "nothing while the node goes down the ladder; on Serving or Sole it must not grow: `handover-agent check`"
+)
 _MAP_FULL = "`handover-agent maps` tells whether the map is full; give it more room in the agent's settings"
 
 MEANINGS: dict[str, Meaning] = {
     "refused": Meaning(Kind.REFUSED, _NO_ENDPOINT),
     "refuse_left": Meaning(Kind.REFUSED, _NO_ENDPOINT),
     "drop_left": Meaning(Kind.DROPPED, _LOCAL),
-    "not_accepting": Meaning(
-        Kind.MISSED,
-        "nothing while the node goes down the ladder; on Serving or Sole it must not grow: `handover-agent check`",
-    ),
+    "not_accepting": Meaning(Kind.MISSED, _NOT_ACCEPTING),
     "sources_left": Meaning(
         Kind.SERVED, "nothing: packets to such a load balancer are judged by their source"
     ),
@@ -70,6 +70,39 @@ MEANINGS: dict[str, Meaning] = {
         Kind.MISSED,
         "nothing: what is left of a socket that spoke to more Services than that goes when its map needs room",
     ),
+    "flow_confused": Meaning(
+        Kind.MISSED,
+        "nothing while it is rare: a client's port was in use with that backend, and its next attempt gets another",
+    ),
+    "flow_repaired": Meaning(Kind.MISSED, f"flows are forgotten too early: {_MAP_FULL}"),
+    "packet_not_accepting": Meaning(Kind.MISSED, _NOT_ACCEPTING),
+    "packet_refused": Meaning(
+        Kind.REFUSED, f"{_NO_ENDPOINT}; or a client asks for a port that the Service has not"
+    ),
+    "packet_dropped": Meaning(Kind.DROPPED, _LOCAL),
+    "packet_source_dropped": Meaning(
+        Kind.DROPPED,
+        "somebody connects who may not: `handover-agent services sources` lists the Services with "
+        "loadBalancerSourceRanges, `handover-agent trace ADDRESS:PORT --from CLIENT` says whether it is in them",
+    ),
+    "packet_malformed": Meaning(
+        Kind.DROPPED, "somebody sends what is no packet: find out who with tcpdump on the node's devices"
+    ),
+    "packet_sctp_fragment": Meaning(
+        Kind.DROPPED,
+        "lower the client's SCTP message size below the path's MTU, or give it a port of its own",
+    ),
+    "packet_fragment": Meaning(Kind.MISSED, "nothing: pieces go where their datagram's first piece went"),
+    "packet_source_routed": Meaning(
+        Kind.MISSED,
+        "such packets are not translated: if a client of Services sends them, turn that off there",
+    ),
+    "error_flow_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_flow_ports": Meaning(
+        Kind.ERROR,
+        "one client has more connections to one backend than ports: spread them over more backends",
+    ),
+    "error_packet_not_rewritten": Meaning(Kind.ERROR, _REPORT),
     "error_frontend_empty": Meaning(Kind.ERROR, _REPORT),
     "error_backend_missing": Meaning(Kind.ERROR, _REPORT),
     "error_backend_family": Meaning(Kind.ERROR, _REPORT),
@@ -92,6 +125,20 @@ MEANINGS: dict[str, Meaning] = {
         "recvmsg_no_entry",
         "getpeername_no_entry",
         "release_no_entry",
+        "flow_opened",
+        "flow_ended",
+        "flow_moved",
+        "flow_draining",
+        "flow_port_changed",
+        "flow_direct_changed",
+        "packet_forwarded",
+        "packet_restored",
+        "packet_no_flow",
+        "packet_no_flow_back",
+        "packet_not_a_frontend",
+        "packet_not_ip",
+        "packet_vlan",
+        "packet_other_protocol",
     ),
     Meaning(Kind.SERVED, _NOTHING),
 )

@@ -87,7 +87,7 @@ def read(node: Node, ended: bool = False) -> tuple[list[Connection], tuple[str, 
         found = of_sockets([unpack_reverse(*entry) for entry in opened.entries()], names)
     with node.map("flows") as opened:
         flows = [unpack_flow(*entry) for entry in opened.entries()]
-    found += of_packets(flows, node.names, names, time.monotonic_ns())
+    found += of_packets(flows, node.names, names, time.monotonic_ns(), ended)
     try:
         wanted = {entries.destination(address, port, protocol) for protocol, address, port in names}
         theirs = list(netlink.translated_flows(wanted))
@@ -111,7 +111,7 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="also kube-proxy's that have ended, which conntrack still remembers",
+        help="also those that have ended, as long as they are remembered",
     )
     parser.add_argument(
         "--limit", type=int, default=0, metavar="N", help="at most so many (default 0: all of them)"
@@ -124,7 +124,8 @@ FLOWS = Command(
     "Connections to Services. PATH socket: an open socket of this node whose destination was translated when it "
     "connected (its own address is not known here; the number is its cookie, as `ss -e` shows it as sk: in "
     "hexadecimal). packet: a flow of the packet path, from outside or past the socket hooks; IDLE is the time "
-    "since its last packet. kube-proxy: a conntrack entry that kube-proxy's rules made; the keeper stays while "
+    "since its last packet, give or take a second; `direct, another port` is no Service's connection, but one whose "
+    "client used the port of one. kube-proxy: a conntrack entry that kube-proxy's rules made; the keeper stays while "
     "there are such. An idle UDP flow is forgotten some time after its last packet.",
     _show,
     _flags,

@@ -1,13 +1,16 @@
 """Connections as people see them, whoever translates them."""
 
 import json
+import re
 from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import pytest
 from handover_agent.conntrack import entries
-from handover_agent.entries import Direction, Flow, Reverse
+from handover_agent.entries import Direction, Flow, FlowFlags, Reverse
 from handover_agent.showing.connections import (
+    LIMITS_S,
     Connection,
     names_of,
     of_kube_proxy,
@@ -44,7 +47,7 @@ FORWARD = Flow(
     service_id=7,
     last_seen_ns=90 * S,
     client_port=CLIENT.port,
-    flags=0,
+    flags=FlowFlags(0),
     answered=True,
     client_finished=False,
     backend_finished=False,
@@ -61,8 +64,8 @@ BACKWARD = replace(
 )
 
 
-def packets(*flows: Flow) -> list[Connection]:
-    return of_packets(flows, {7: WEB}, NAMES, 100 * S)
+def packets(*flows: Flow, at_s: int = 100, ended: bool = True) -> list[Connection]:
+    return of_packets(flows, {7: WEB}, NAMES, at_s * S, ended)
 
 
 def test_both_directions_of_a_flow_are_one_connection() -> None:
@@ -100,6 +103,31 @@ def test_answers_whose_other_half_is_forgotten_are_told_apart() -> None:
 )
 def test_the_state_says_how_far_it_is(seen: dict[str, Any], state: str) -> None:
     assert packets(replace(FORWARD, **seen))[0].state == state
+
+
+def test_a_flow_that_is_over_is_shown_only_when_all_are() -> None:
+    udp = replace(FORWARD, protocol=17)
+    assert packets(udp, at_s=90 + 119, ended=False)
+    assert not packets(udp, at_s=90 + 120, ended=False)
+    assert packets(udp, at_s=90 + 120)
+    assert not packets(replace(FORWARD, reset=True), ended=False)
+    assert not packets(
+        replace(FORWARD, client_finished=True), replace(BACKWARD, backend_finished=True), ended=False
+    )
+    assert packets(FORWARD, at_s=4 * 24 * 3600, ended=False)
+
+
+def test_how_long_flows_live_is_what_the_programs_have() -> None:
+    text = resources.files("handover_agent").joinpath("bpf/consts.h").read_text()
+    for protocol, limits in LIMITS_S.items():
+        for which, seconds in limits.items():
+            written = re.search(rf"#define {protocol.name}_{which.upper()}_S\s+(.+)", text)
+            if written:
+                assert eval(written[1], {}) == seconds
+
+
+def test_a_direct_connection_whose_port_was_in_use_is_told_apart() -> None:
+    assert packets(replace(FORWARD, flags=FlowFlags.DIRECT))[0].state == "direct, another port"
 
 
 def test_a_socket_is_shown_by_its_cookie_with_the_service_that_it_connected_to() -> None:
