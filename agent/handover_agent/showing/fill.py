@@ -15,6 +15,7 @@ from handover_agent.showing.node import Node, OpenMap
 
 _PRESSED = 0.9
 _LRU = "the least recently used entry goes for each new one: {what}"
+_GROWS = "{what}. The agent replaces it by a larger one in time; where it cannot, the Node's Events say so (MapFull)"
 _KINDS = {
     MapType.HASH: "hash",
     MapType.ARRAY: "array",
@@ -36,11 +37,11 @@ ABOUT: dict[str, About] = {
     "settings": About("whether new connections are accepted"),
     "frontends": About(
         "addresses at which Services are reached",
-        "further Services are not served here, and the node says so: raise HANDOVER_FRONTENDS",
+        _GROWS.format(what="further Services are not served here"),
     ),
     "backends": About(
         "regions of endpoints, one for each different set",
-        "changed Services keep their old backends, and the node says so: raise HANDOVER_BACKENDS",
+        _GROWS.format(what="changed Services keep their old backends"),
     ),
     "reverse": About(
         "sockets' translated destinations",
@@ -68,7 +69,7 @@ ABOUT: dict[str, About] = {
     ),
     "sources": About(
         "prefixes that may use a load balancer (loadBalancerSourceRanges)",
-        "further load balancers with source ranges are not served here, and the node says so",
+        _GROWS.format(what="further load balancers with source ranges are not served here"),
     ),
     "clients": About(
         "pods' addresses, so that affinity is one for sockets and packets",

@@ -12,7 +12,8 @@ from ipaddress import ip_address
 from handover_agent.showing.command import WrongUsage
 from handover_agent.table import Protocol, ip_bytes, ip_text
 
-_LABEL = r"[a-z0-9]([-a-z0-9_]*[a-z0-9])?"
+_LABEL = r"[a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?"
+_LONGEST = 253  # of a DNS name
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
 _OBJECT = re.compile(rf"{_LABEL}(\.{_LABEL})*/{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.IGNORECASE)
@@ -59,6 +60,8 @@ class From:
 def parse_target(text: str, protocol: str = "") -> Target:
     """Raises WrongUsage."""
     given = text.strip()
+    if len(given) > _LONGEST:
+        raise WrongUsage(f"{text!r} is longer than a name can be; {_RIGHT}")
     if "://" in given:
         raise WrongUsage(f"{text!r} is a URL: leave out its scheme and path; {_RIGHT}")
     head, slash, rest = given.partition("/")
