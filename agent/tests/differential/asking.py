@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import count
 from random import Random
 
 from handover_agent.table import Protocol, ip_bytes, ip_text
@@ -34,11 +35,16 @@ def questions(cluster: Cluster) -> Iterator[Question]:
     random = Random(f"packets {cluster.seed}")
     for service in cluster.services:
         endpoints = _endpoints(cluster, service)
+        fresh = count(1)
         seen: set[tuple[str, int, str]] = set()
         for at in _destinations(service, random):
             if at not in seen:
                 seen.add(at)
-                for packet in _from_everywhere(*at, endpoints, random):
+                sticky = service["spec"].get("sessionAffinity") == "ClientIP"
+                from_ = _strangers(at[0], fresh) if sticky else _senders(at[0], endpoints, random)
+                for origin, source in random.sample(from_, 2):
+                    address, port, protocol = at
+                    packet = Packet(origin, ip_bytes(source), ip_bytes(address), port, Protocol[protocol])
                     yield Question(packet, service)
 
 
@@ -64,23 +70,32 @@ def _destinations(service: Json, random: Random) -> Iterator[tuple[str, int, str
         yield address, port["port"], random.choice(("TCP", "UDP", "SCTP"))
 
 
-def _from_everywhere(
-    address: str, port: int, protocol: str, endpoints: Sequence[str], random: Random
-) -> Iterator[Packet]:
-    six = ip_address(address).version == 6
-    outside = random.choice((*_ADMITTED[six], *_STRANGERS[six]))
+def _senders(to: str, endpoints: Sequence[str], random: Random) -> list[tuple[Origin, str]]:
+    """From where to ask something of an address."""
+    six = ip_address(to).version == 6
     pods = "fd00:244:0:{}::{:x}" if six else "10.244.{}.{}"
-    senders = [
-        (Origin.OUTSIDE, outside),
+    made = [
+        (Origin.OUTSIDE, random.choice((*_ADMITTED[six], *_STRANGERS[six]))),
         (Origin.OUTSIDE, pods.format(2, random.randint(100, 200))),  # another node's pod
         (Origin.POD, pods.format(1, random.randint(100, 200))),
         (Origin.NODE, setting.PRIMARY[six]),
     ]
     near = [one for one in endpoints if (":" in one) is six]
     if near:  # who may be sent to itself
-        senders.append((Origin.POD, random.choice(near)))
-    for origin, source in random.sample(senders, 2):
-        yield Packet(origin, ip_bytes(source), ip_bytes(address), port, Protocol[protocol])
+        made.append((Origin.POD, random.choice(near)))
+    return made
+
+
+def _strangers(to: str, fresh: Iterator[int]) -> list[tuple[Origin, str]]:
+    """Clients that have never asked before: what they are remembered for is this question."""
+    six = ip_address(to).version == 6
+    number = next(fresh)
+    if six:
+        return [
+            (Origin.OUTSIDE, f"2001:db8:ffff::{number:x}"),
+            (Origin.POD, f"fd00:244:0:1::{100 + number:x}"),
+        ]
+    return [(Origin.OUTSIDE, f"203.0.113.{number}"), (Origin.POD, f"10.244.1.{100 + number}")]
 
 
 def _endpoints(cluster: Cluster, service: Json) -> list[str]:

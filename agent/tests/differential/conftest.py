@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 from handover_agent.table import Table
+from tests.datapath.conftest import packet_compiled
 from tests.differential import asking, proxied, tabled
 from tests.differential.asking import Question
-from tests.differential.batches import BATCHES, Batch, seen_from
+from tests.differential.batches import BATCHES, Batch, ask, seen_from
 from tests.differential.crossroads import crossroads
 from tests.differential.generating import Cluster
 from tests.differential.packets import Ending, Endings
 from tests.kubeproxy import recording
-from tests.node.netns import Namespace
+from tests.node.netns import Namespace, run
+
+__all__ = ["packet_compiled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,15 @@ def _ask(batch: Batch, binary: Path, scratch: Path) -> Proxied:
             with proxied.kube_proxy(batch.setting, clusters, binary, scratch):
                 rules = proxied.rules()
             read = [seen_from(each.packet, rules.endings(each.packet)) for _, each in asked]
-            went = roads.endings(
-                [each.packet for _, each in asked],
-                [
-                    frozenset() if each.sticky else endings
-                    for (_, each), endings in zip(asked, read, strict=True)
-                ],
-            )
+            went = ask(roads, [each for _, each in asked], read)
     node.close()
     return Proxied(batch, clusters, asked, read, went, tabled.table_of(clusters, batch.setting))
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bpffs of our own."""
+    path = tmp_path_factory.mktemp("bpf")
+    run("mount", "-t", "bpf", "bpf", str(path))
+    yield path
+    run("umount", str(path))

@@ -8,17 +8,46 @@ A failure names the seeds; HANDOVER_DIFFERENTIAL_SEED=… makes the same cluster
 """
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-from tests.differential import tabled
-from tests.differential.batches import seen_from
+from tests.differential import proxied, tabled
+from tests.differential.asking import Question
+from tests.differential.batches import agree, ask, seen_from
 from tests.differential.conftest import Proxied
+from tests.differential.crossroads import crossroads
 from tests.differential.differences import documented
-from tests.differential.packets import Kind, told
+from tests.differential.generating import Cluster
+from tests.differential.packets import Endings, Kind, Origin, told
+from tests.differential.programmed import programs
+from tests.node.netns import Namespace
 
 pytestmark = pytest.mark.node
 
 _SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What should come of a packet, and why."""
+
+    endings: Endings
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.why} {told(self.endings)}"
+
+
+def wanted(of: Proxied) -> Iterator[tuple[Cluster, Question, Wanted]]:
+    """What kube-proxy does, or the documented difference; without what is not ours to say."""
+    for (cluster, question), read in zip(of.asked, of.read, strict=True):
+        known = documented(question, of.batch.setting)
+        if known is None:
+            yield cluster, question, Wanted(read, "kube-proxy")
+        elif known.ours is not None:
+            yield cluster, question, Wanted(known.ours, f"{known.reason}:")
 
 
 def test_the_clusters_have_every_kind_of_ending(proxied_batch: Proxied) -> None:
@@ -34,20 +63,36 @@ def test_the_kernel_treats_every_packet_as_the_reading_of_kube_proxys_rules_says
         for (cluster, question), read, went in zip(
             proxied_batch.asked, proxied_batch.read, proxied_batch.went, strict=True
         )
-        if (not read.issuperset(went) if question.sticky else read != went.keys())
+        if not agree(question, read, went)
     ]
     assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong[:_SHOWN])
 
 
 def test_our_table_says_of_every_packet_what_kube_proxys_rules_say(proxied_batch: Proxied) -> None:
-    differences: list[str] = []
-    for (cluster, question), theirs in zip(proxied_batch.asked, proxied_batch.read, strict=True):
-        ours = seen_from(question.packet, tabled.endings(proxied_batch.table, question.packet))
-        known = documented(question, proxied_batch.batch.setting)
-        expected = theirs if known is None else known.ours
-        if expected is not None and ours != expected:
-            differences.append(
-                f"seed {cluster.seed}: {question.packet}: kube-proxy {told(theirs)}, ours {told(ours)}"
-                + (f" instead of {told(expected)} ({known.reason})" if known else "")
+    differences = [
+        f"seed {cluster.seed}: {question.packet}: {expected}, ours {told(ours)}"
+        for cluster, question, expected in wanted(proxied_batch)
+        if (ours := seen_from(question.packet, tabled.endings(proxied_batch.table, question.packet)))
+        != expected.endings
+    ]
+    assert not differences, f"{len(differences)} differ:\n" + "\n".join(differences[:_SHOWN])
+
+
+def test_our_programs_do_with_every_packet_what_kube_proxys_rules_do(
+    proxied_batch: Proxied, packet_compiled: Mapping[str, bytes], bpffs: Path
+) -> None:
+    chosen = [each for each in wanted(proxied_batch) if each[1].packet.origin is not Origin.NODE]
+    node = Namespace()
+    with node.entered():
+        proxied.devices()
+        with crossroads() as roads, programs(proxied_batch.table, packet_compiled, bpffs / "own"):
+            found = ask(
+                roads, [question for _, question, _ in chosen], [each.endings for _, _, each in chosen]
             )
+    node.close()
+    differences = [
+        f"seed {cluster.seed}: {question.packet}: {expected}, ours {told(ours)}"
+        for (cluster, question, expected), ours in zip(chosen, found, strict=True)
+        if not agree(question, expected.endings, ours)
+    ]
     assert not differences, f"{len(differences)} differ:\n" + "\n".join(differences[:_SHOWN])
