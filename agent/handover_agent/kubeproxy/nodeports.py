@@ -1,8 +1,8 @@
 """On which of the node's addresses kube-proxy serves NodePorts, read from its rules: pure.
 
 Its configuration is a file in a ConfigMap, or flags, or built into a distribution; its rules are on every node and say
-what came of it. In iptables mode there is one rule for all local addresses or one for each, in nftables mode a set of
-addresses. They also say whether 127.0.0.1 is among them.
+what came of it: one rule for all local addresses, or in iptables mode one for each, in nftables mode a set of them.
+They also say whether 127.0.0.1 is among them.
 """
 
 import re
@@ -35,7 +35,11 @@ def places(
     found: list[str] | None = None
     localhost = False
     for (family, _), text in nft.items():
-        found = (found or []) + (list(_in_set(text)) or [_NOWHERE[family == "ip"]])
+        rule = next((line for line in text.splitlines() if "vmap @service-nodeports" in line), "")
+        if "@nodeport-ips" in rule:
+            found = (found or []) + (list(_in_set(text)) or [_NOWHERE[family == "ip"]])
+        elif "fib daddr type local" in rule:
+            found = found or []
     if found is not None:
         return NodePortPlaces(
             tuple(sorted(found)), localhost=False

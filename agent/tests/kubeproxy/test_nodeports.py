@@ -28,15 +28,13 @@ def iptables(*families: tuple[Family, list[str]]) -> NodePortPlaces | None:
 
 def nft(**elements: str) -> NodePortPlaces | None:
     """What tables with these elements in `nodeport-ips` say."""
+    rule = "\t\tip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports\n"
+    tables = {
+        (family, "kube-proxy"): f"\tset nodeport-ips {{\n\t\ttype x\n{text}\t}}\n{rule}"
+        for family, text in elements.items()
+    }
     return places(
-        {},
-        {
-            (
-                family,
-                "kube-proxy",
-            ): f"table {family} kube-proxy {{\n\tset nodeport-ips {{\n\t\ttype x\n{text}\t}}\n}}\n"
-            for family, text in elements.items()
-        },
+        {}, {table: f"table {table[0]} kube-proxy {{\n{text}}}\n" for table, text in tables.items()}
     )
 
 
@@ -76,6 +74,14 @@ def test_an_empty_set_is_nowhere_and_many_elements_are_many() -> None:
     assert nft(
         ip="\t\telements = { 192.0.2.10, 10.0.0.1,\n\t\t\t     10.0.0.2 }\n", ip6=""
     ) == NodePortPlaces(("10.0.0.1/32", "10.0.0.2/32", "192.0.2.10/32", "::/128"), localhost=False)
+
+
+def test_a_table_without_the_set_means_everywhere() -> None:
+    rule = (
+        "\t\tfib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @service-nodeports\n"
+    )
+    found = places({}, {("ip", "kube-proxy"): f"table ip kube-proxy {{\n{rule}}}\n"})
+    assert found == NodePortPlaces((), localhost=False)
 
 
 def test_without_rules_nothing_is_known() -> None:
