@@ -71,6 +71,7 @@ SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
     "baseline.json",
     "apiservers.json",
 )
+METRICS_ADDRESS = "metrics-address"
 
 
 class AnotherAgent(Exception):
@@ -126,7 +127,10 @@ class Agent:
             self._proxy,
             ServicePorts(lambda: self._proxy_health().healthy(datetime.now(UTC)), self._no_health_check),
             MetricsPort(
-                str(settings.proxy_metrics_host), settings.proxy_metrics_port, registry(self._as_kube_proxy)
+                str(settings.proxy_metrics_host),
+                settings.proxy_metrics_port,
+                registry(self._as_kube_proxy),
+                state / METRICS_ADDRESS,
             ),
             self._policies,
             lambda: places(self._table.node),

@@ -7,7 +7,6 @@ names it.
 import argparse
 import os
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal, Self
 
@@ -45,9 +44,9 @@ class Settings(BaseModel):
     proxy_health_port: int = Field(
         default=10256, ge=1, le=65535, description="kube-proxy's health port, taken over"
     )
-    proxy_metrics_host: IPvAnyAddress | Literal["none"] = Field(
-        default=IPv4Address("127.0.0.1"),
-        description="the address of kube-proxy's metrics (its metricsBindAddress), taken over; none: not at all",
+    proxy_metrics_host: IPvAnyAddress | Literal["as-found", "none"] = Field(
+        default="as-found",
+        description="the address of kube-proxy's metrics, taken over: where it listened; none: not at all",
     )
     proxy_metrics_port: int = Field(
         default=10249, ge=1, le=65535, description="kube-proxy's metrics port, taken over"

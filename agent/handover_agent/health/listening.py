@@ -2,7 +2,10 @@
 
 import errno
 import socket
+import sys
+from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
+from pathlib import Path
 
 _BACKLOG = 128
 
@@ -36,6 +39,27 @@ def listen_at(address: str, port: int) -> socket.socket:
         return _listening(socket.AF_INET6 if v6 else socket.AF_INET, address, port)
     except OSError as error:
         raise NotListening(f"[{address}]:{port}" if v6 else f"{address}:{port}", error) from error
+
+
+def listeners(port: int, tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> frozenset[str]:
+    """The addresses at which sockets of this network namespace listen on a TCP port; without touching the port."""
+    found = [
+        listening_in(Path(table).read_text(encoding="ascii"), port)
+        for table in tables
+        if Path(table).exists()
+    ]
+    return frozenset(address for addresses in found for address in addresses)
+
+
+def listening_in(table: str, port: int) -> Iterator[str]:
+    """The same, of the text of /proc/net/tcp: there, an address is words of 32 bits in the machine's byte order."""
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] == "0A":
+            address, _, number = fields[1].rpartition(":")
+            if int(number, 16) == port:
+                words = [int(address[i : i + 8], 16) for i in range(0, len(address), 8)]
+                yield str(ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words)))
 
 
 def _listening(family: int, address: str, port: int, *, both: bool = False) -> socket.socket:

@@ -1,19 +1,28 @@
 """kube-proxy's metrics address: who scrapes it goes on finding the same series there.
 
-kube-proxy listens on 127.0.0.1:10249 unless its configuration says otherwise; whoever changed that to scrape it from
-elsewhere says the same to the agent. Besides the metrics it answers `/healthz` and `/proxyMode`, which tools look at.
+kube-proxy listens on 127.0.0.1:10249 unless its configuration says otherwise. The agent cannot read that, but sees
+where kube-proxy listens while it runs, and remembers it on disk, since it may be started anew when kube-proxy has gone.
+Besides the metrics it answers `/healthz` and `/proxyMode`, which tools look at.
 """
 
 import logging
+import time
+from ipaddress import ip_address
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from handover_agent.health.listening import NotListening, listen_at, listen_everywhere
+from handover_agent.health.listening import NotListening, listen_at, listen_everywhere, listeners
 
 log = logging.getLogger(__name__)
 
+AS_FOUND, NONE, DEFAULT = "as-found", "none", "127.0.0.1"
+EVERY = ("::", "0.0.0.0")
+"""Go listens on both families when it is told either family's wildcard."""
+
+_LOOK_S = 60.0
 MODE = "ebpf"
 """What `/proxyMode` says; kube-proxy says iptables, ipvs or nftables."""
 
@@ -21,19 +30,37 @@ MODE = "ebpf"
 class MetricsPort:
     """The address, while it is ours."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        """`host` as kube-proxy's metricsBindAddress has it; with `none`, nothing is served."""
-        self._host, self._port, self._registry = host, port, registry
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, memory: Path) -> None:
+        """`host`: an address, or AS_FOUND, or NONE: nothing is served. `memory`: where to remember what was found."""
+        self._host, self._port, self._registry, self._memory = host, port, registry, memory
         self._runner: web.AppRunner | None = None
         self._failing = False
+        self._look_from = 0.0
 
     @property
     def serving(self) -> bool:
         return self._runner is not None
 
+    def look(self) -> None:
+        """See where kube-proxy listens, from time to time; to be called while it runs. Raises OSError."""
+        if self._host != AS_FOUND or self._runner is not None or time.monotonic() < self._look_from:
+            return
+        found = listeners(self._port)
+        if found:
+            self._look_from = time.monotonic() + _LOOK_S
+        at = next((any_ for any_ in EVERY if any_ in found), min(found, default=""))
+        if at and at != self._remembered():
+            self._memory.write_text(at, encoding="ascii")
+
+    def _remembered(self) -> str:
+        try:
+            return str(ip_address(self._memory.read_text(encoding="ascii").strip()))
+        except (OSError, ValueError):
+            return ""
+
     async def open(self) -> None:
         """Idempotent. An address that cannot be had is logged, and tried again by the next call."""
-        if self._runner is not None or self._host == "none":
+        if self._runner is not None or self._host == NONE:
             return
         try:
             await self._serve()
@@ -51,9 +78,8 @@ class MetricsPort:
             await runner.cleanup()
 
     async def _serve(self) -> None:
-        # Go listens on both families when it is told either family's wildcard.
-        every = self._host in ("0.0.0.0", "::")
-        listening = listen_everywhere(self._port) if every else listen_at(self._host, self._port)
+        at = (self._remembered() or DEFAULT) if self._host == AS_FOUND else self._host
+        listening = listen_everywhere(self._port) if at in EVERY else listen_at(at, self._port)
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", _healthz)
@@ -67,7 +93,7 @@ class MetricsPort:
             await runner.cleanup()
             raise
         self._runner = runner
-        log.info("metrics address taken over", extra={"address": self._host, "port": self._port})
+        log.info("metrics address taken over", extra={"address": at, "port": self._port})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._registry)

@@ -10,11 +10,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from aiohttp import web
 
-from handover_agent.health.listening import NotListening, listen_everywhere
+from handover_agent.health.listening import NotListening, listen_everywhere, listeners
 from handover_agent.health.local import IPV4, IPV6
 from handover_agent.ladder.ports import Blocked
 
@@ -109,7 +108,7 @@ class ProxyPort:
 
     async def foreign(self) -> bool:
         """Whether somebody else listens on it."""
-        return not self.held and await asyncio.to_thread(port_listened, self._port)
+        return not self.held and bool(await asyncio.to_thread(listeners, self._port))
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return self._answer("/healthz", with_node=True)
@@ -125,22 +124,6 @@ class ProxyPort:
             body=json.dumps(answer, separators=(",", ":")).encode(),
             headers={"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"},
         )
-
-
-def port_listened(port: int, tables: tuple[str, ...] = ("/proc/net/tcp", "/proc/net/tcp6")) -> bool:
-    """Whether any socket of this network namespace listens on a TCP port; without touching the port."""
-    return any(
-        listens(Path(table).read_text(encoding="ascii"), port) for table in tables if Path(table).exists()
-    )
-
-
-def listens(table: str, port: int) -> bool:
-    """The same, of the text of /proc/net/tcp."""
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 3 and fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-            return True
-    return False
 
 
 def _go_time(moment: datetime) -> str:

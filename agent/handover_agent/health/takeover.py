@@ -51,7 +51,10 @@ class Takeover:
 
     async def foreign(self) -> bool:
         """Whether another process holds the health port."""
-        return await self._proxy.foreign()
+        foreign = await self._proxy.foreign()
+        if foreign:
+            await asyncio.to_thread(self._metrics.look)
+        return foreign
 
     async def follow(self) -> None:
         """Make the other ports what they should be now."""

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+from handover_agent.health.listening import listeners, listening_in
 from handover_agent.health.own import OwnPort, OwnPortInUse
-from handover_agent.health.proxy import ProxyHealth, ProxyPort, body, listens, port_listened
+from handover_agent.health.proxy import ProxyHealth, ProxyPort, body
 from handover_agent.ladder.ports import Blocked
 from prometheus_client import CollectorRegistry
 from tests.health.ports import free_port
@@ -86,7 +87,7 @@ async def test_the_port_answers_in_both_families_while_it_is_held(port: ProxyPor
                 assert json.loads(await response.text())["healthy"] is True
     assert port.answers == {("/healthz", 200): 2}
     await port.release()
-    assert not port_listened(port._port)
+    assert not listeners(port._port)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
@@ -119,8 +120,10 @@ def test_listening_is_read_from_the_kernels_table() -> None:
         "   0: 00000000:2810 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n"
         "   1: 0100007F:2811 0100007F:2810 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0\n"
     )
-    assert listens(table, 0x2810)
-    assert not listens(table, 0x2811)
+    assert list(listening_in(table, 0x2810)) == ["0.0.0.0"]
+    assert list(listening_in(table, 0x2811)) == []
+    v6 = table.replace("00000000:2810", "00000000000000000000000001000000:2812")
+    assert list(listening_in(v6, 0x2812)) == ["::1"]
 
 
 async def test_the_agents_own_port_says_what_is_wrong() -> None:

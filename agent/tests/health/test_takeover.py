@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from handover_agent.health.local import LocalPolicies
@@ -36,14 +37,14 @@ class Node:
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[Node]:
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
     health, metrics, check = free_port(), free_port(), free_port()
     model, registry = Model(), CollectorRegistry()
     Gauge("kubeproxy_something", "A metric", registry=registry).set(3)
     takeover = Takeover(
         ProxyPort(health, lambda: WELL),
         ServicePorts(lambda: True, lambda *_: None),
-        MetricsPort("127.0.0.1", metrics, registry),
+        MetricsPort("as-found", metrics, registry, tmp_path / "metrics"),
         LocalPolicies(model, "n1"),
         lambda: EVERYWHERE,
     )
@@ -105,8 +106,8 @@ async def test_the_metrics_address_answers_what_kube_proxys_does(node: Node) -> 
     assert (await ask(node.metrics, "/proxyMode"))[1] == "ebpf"
 
 
-async def test_a_metrics_address_that_is_taken_stops_nothing_else(node: Node) -> None:
-    other = MetricsPort("0.0.0.0", node.metrics, CollectorRegistry())
+async def test_a_metrics_address_that_is_taken_stops_nothing_else(node: Node, tmp_path: Path) -> None:
+    other = MetricsPort("0.0.0.0", node.metrics, CollectorRegistry(), tmp_path / "other")
     await other.open()
     assert (await ask(node.metrics, "/healthz", "[::1]"))[0] == 200, "a wildcard is both families', as in Go"
     listed(node)
@@ -118,7 +119,28 @@ async def test_a_metrics_address_that_is_taken_stops_nothing_else(node: Node) ->
     assert "kubeproxy_something" in (await ask(node.metrics, "/metrics"))[1]
 
 
-async def test_none_as_metrics_address_means_nowhere() -> None:
-    port = MetricsPort("none", 1, CollectorRegistry())
+@pytest.mark.parametrize(
+    ("host", "reached", "not_reached"),
+    [("127.0.0.2", "127.0.0.2", "127.0.0.1"), ("::1", "[::1]", "127.0.0.1"), ("0.0.0.0", "[::1]", "")],
+)
+async def test_metrics_are_told_where_kube_proxy_told_them(
+    node: Node, host: str, reached: str, not_reached: str, tmp_path: Path
+) -> None:
+    health = ProxyPort(node.health, lambda: WELL)
+    metrics = MetricsPort(host, node.metrics, CollectorRegistry(), tmp_path / "kube-proxy's")
+    await health.bind()
+    await metrics.open()
+    assert await node.takeover.foreign()
+    await health.release()
+    await metrics.close()
+    assert not await node.takeover.foreign()
+    await node.takeover.bind()
+    await node.takeover.follow()
+    assert "kubeproxy_something" in (await ask(node.metrics, "/metrics", reached))[1]
+    assert not not_reached or await refused(node.metrics, not_reached)
+
+
+async def test_none_as_metrics_address_means_nowhere(tmp_path: Path) -> None:
+    port = MetricsPort("none", 1, CollectorRegistry(), tmp_path / "metrics")
     await port.open()
     assert not port.serving
