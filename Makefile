@@ -13,12 +13,14 @@ MODE ?= iptables
 NODES ?= 3
 DEMO_ARGS ?=
 KERNELS_ARGS ?=
+BENCH_ARGS ?=
+SHORT ?=
 PYTEST_ARGS ?=
 
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: NAME=$(NAME) MODE=$(MODE) (iptables|nftables) NODES=$(NODES) for the lab, DEMO_ARGS=..., PYTEST_ARGS=..."
+	@echo "Variables: NAME=$(NAME) MODE=$(MODE) (iptables|nftables) NODES=$(NODES) for the lab, DEMO_ARGS=..., PYTEST_ARGS=..., SHORT=1 and BENCH_ARGS=... for bench"
 
 .venv/.up-to-date: pyproject.toml requirements/dev.lock e2e/setup.sh
 	@e2e/setup.sh
@@ -57,7 +59,7 @@ e2e-traffic: .venv/.up-to-date
 
 .PHONY: bench
 bench: .venv/.up-to-date ## Ratios against kube-proxy and against no proxy, measured in one run
-	$(PYTHON) -m e2e.bench
+	$(PYTHON) -m e2e.bench $(if $(SHORT),--short) $(BENCH_ARGS)
 
 .PHONY: kernels
 kernels: .venv/.up-to-date ## The agent's image on Debian's stock kernels 6.1 and 6.12, in QEMU: loads, translates, counts

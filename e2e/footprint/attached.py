@@ -57,7 +57,8 @@ def programs(root: Path) -> Iterator[tuple[str, str, str]]:
             os.close(descriptor)
 
 
-def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+def bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    """The system call. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     number = _BPF[platform.machine()]
     result = libc.syscall(number, command, ctypes.byref(attributes), len(attributes))
@@ -73,7 +74,7 @@ def _query(cgroup: int, hook: int) -> list[int]:
     packed = struct.pack("=IIIIQI", cgroup, hook, 0, 0, ctypes.addressof(ids), _MOST_PROGRAMS)
     attributes = ctypes.create_string_buffer(packed, 64)
     try:
-        _bpf(_PROG_QUERY, attributes)
+        bpf(_PROG_QUERY, attributes)
     except OSError as error:
         if error.errno == 22:  # a kernel without this hook
             return []
@@ -85,13 +86,13 @@ def _query(cgroup: int, hook: int) -> list[int]:
 def _name(program: int) -> str:
     """The program's name, as its loader called it."""
     try:
-        descriptor = _bpf(_PROG_GET_FD_BY_ID, ctypes.create_string_buffer(struct.pack("=I", program), 16))
+        descriptor = bpf(_PROG_GET_FD_BY_ID, ctypes.create_string_buffer(struct.pack("=I", program), 16))
     except FileNotFoundError:
         return "(gone)"
     try:
         info = ctypes.create_string_buffer(256)
         packed = struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info))
-        _bpf(_OBJ_GET_INFO_BY_FD, ctypes.create_string_buffer(packed, 16))
+        bpf(_OBJ_GET_INFO_BY_FD, ctypes.create_string_buffer(packed, 16))
         return info.raw[64:80].rstrip(b"\0").decode()  # bpf_prog_info.name
     finally:
         os.close(descriptor)

@@ -43,10 +43,10 @@ def test_a_program_on_a_cgroup_below_is_found_and_gone_with_it(cgroup: Path) -> 
         0,
         b"e2e_pass",
     )
-    program = attached._bpf(_PROG_LOAD, ctypes.create_string_buffer(load, 128))
+    program = attached.bpf(_PROG_LOAD, ctypes.create_string_buffer(load, 128))
     below = os.open(cgroup / "below", os.O_RDONLY)
     try:
-        attached._bpf(
+        attached.bpf(
             _PROG_ATTACH, ctypes.create_string_buffer(struct.pack("=IIII", below, program, _EGRESS, 0), 32)
         )
         assert list(attached.programs(cgroup)) == [("/below", "egress", "e2e_pass")]

@@ -1,0 +1,1 @@
+"""What runs in the benchmark's pods: single files of the standard library alone."""
