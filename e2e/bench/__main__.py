@@ -26,7 +26,7 @@ from e2e.trial import TrialError
 
 SIZES = (10, 1_000, 10_000, 30_000)
 NODES = 5
-SHORT = Effort(rounds=5, connects=300, stream_s=0.5, datagrams_s=0.3, rate_s=0.5, changes=11, cpu_s=10)
+SHORT = Effort(rounds=21, stream_rounds=5, connects=300, stream_s=0.5, changes=11, slow_changes=3, cpu_s=10)
 RESULTS, TABLE, PLOT = "results.json", "results.md", "results.svg"
 DOCUMENT = CHECKOUT / "docs/benchmark.md"
 _SAME = ("commit", "effort", "kernel", "processor")
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         default=list(KUBE_PROXIES),
         help="modes to compare with (both)",
     )
-    top.add_argument("--rounds", type=int, help=f"rounds of turns ({Effort().rounds})")
+    top.add_argument("--rounds", type=int, help=f"rounds of short turns ({Effort().rounds})")
     top.add_argument(
         "--patience",
         type=float,
@@ -159,7 +159,8 @@ def into_docs(output: Path) -> None:
     beside.mkdir(exist_ok=True)
     results.save(beside / RESULTS)
     (beside / PLOT).write_text(plot.svg(results))
-    report.put_into(DOCUMENT, report.markdown(results))
+    picture = f"![How three figures grow with the number of Services]({beside.name}/{PLOT})"
+    report.put_into(DOCUMENT, f"{picture}\n\n{report.markdown(results)}")
 
 
 def effort_of(options: argparse.Namespace) -> Effort:

@@ -1,31 +1,41 @@
 """Answers the clients of the benchmark: connections that carry nothing, streams, and datagrams.
 
-It goes into pods as it is: only the standard library, and Python 3.11.
+Where a thread runs decides more than what is measured (another core has to be woken), so each has its core: datagrams
+the client's, where the two take turns, streams another one. It goes into pods as it is: only the standard library,
+and Python 3.11.
 """
 
 import contextlib
+import os
 import socket
 import struct
 import sys
 import threading
 import time
-from collections import deque
 
 _CHUNK = bytes(256 * 1024)
-_KEPT = 256
+_BACKLOG, _NOW_AND_THEN_S = 4096, 0.01
 
 
 def accept_only(port: int) -> None:
-    """Take connections and let go of them later, when the client has long closed: an answer would cost packets."""
-    kept: deque[socket.socket] = deque(maxlen=_KEPT)
-    with socket.create_server(("", port), backlog=4096) as listener:
+    """Take connections now and then, so that nobody is woken by one, when their clients have long closed them."""
+    with socket.create_server(("", port), backlog=_BACKLOG) as listener:
+        listener.setblocking(False)
         while True:
-            with contextlib.suppress(ConnectionError):
-                kept.append(listener.accept()[0])
+            time.sleep(_NOW_AND_THEN_S)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    listener.accept()[0].close()
+
+
+def on_core(core: int) -> None:
+    """Keep the calling thread on one core."""
+    os.sched_setaffinity(0, {core})
 
 
 def serve_streams(port: int) -> None:
     """One thread for each connection."""
+    on_core(min(os.sched_getaffinity(0)))
     with socket.create_server(("", port)) as listener:
         while True:
             connection, _ = listener.accept()
@@ -52,6 +62,7 @@ def serve_stream(connection: socket.socket) -> None:
 
 def echo(port: int) -> None:
     """Datagrams go back to where they come from."""
+    on_core(max(os.sched_getaffinity(0)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", port))
         while True:
