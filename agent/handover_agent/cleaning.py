@@ -12,6 +12,7 @@ from handover_agent import kubeproxy
 from handover_agent.datapath import Datapath
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.node import find_cgroup_anywhere
+from handover_agent.packetpath import rules
 from handover_agent.settings import Settings
 
 
@@ -60,5 +61,6 @@ def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
         datapath.set_accepting(False)
     datapath.unload()
     yield f"detached and unloaded the datapath, removed {settings.pins}"
+    rules.remove()
     keeper.remove()
-    yield "removed the keeper"
+    yield "removed the packet path's table and the keeper"

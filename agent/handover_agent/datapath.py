@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from handover_agent import bpfbatch, bpfmap, bpfsys, enlarging, features, layout, links, loader
+from handover_agent import bpfbatch, bpfmap, bpfsys, devices, enlarging, features, layout, links, loader
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
 from handover_agent.conntrack import Serving
@@ -18,15 +18,29 @@ from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
+from handover_agent.packetpath import attaching
+from handover_agent.packetpath.attaching import NotAttached
+from handover_agent.packetpath.points import Direction
 from handover_agent.packetpath.stale import stale_flows
 from handover_agent.sockets import carried
 from handover_agent.sockets.carried import Carried
 from handover_agent.table import Protocol
 
-__all__ = ["Datapath", "DatapathState", "Features", "NoBpffs", "NotCgroup2", "NotLoaded", "UnsupportedKernel"]
+__all__ = [
+    "Datapath",
+    "DatapathState",
+    "Features",
+    "NoBpffs",
+    "NotAttached",
+    "NotCgroup2",
+    "NotLoaded",
+    "UnsupportedKernel",
+]
 
 
 _DEFAULT = Sizes()
+_LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments")
+"""Maps about connections, of which nobody sees any more whether they go on."""
 _ANSWERS_S = 3.0
 """Answers that take longer are rare, and lost only to sockets that are not connected."""
 
@@ -74,7 +88,9 @@ class DatapathState:
 
 
 class Datapath:
-    """The datapath pinned in `pins` (a directory in a bpffs, ours alone), for the processes in `cgroup`."""
+    """The datapath pinned in `pins` (a directory in a bpffs, ours alone), for the processes in `cgroup` and
+    the devices of this network namespace.
+    """
 
     def __init__(self, pins: Path, cgroup: Path) -> None:
         self._pins = Pins(pins)
@@ -157,20 +173,34 @@ class Datapath:
     def _swap(self, version: str) -> None:
         """Have everything that is attached run this version, and remove the others and their maps."""
         links.swap(self._pins.links, self._pins.programs(version))
+        if links.read_links(self._pins.links):
+            self._align(version)
         for other in self._pins.versions():
             if other != version:
                 self._pins.remove(self._pins.programs(other))
         self._pins.remove_old_maps()
 
     def attach(self) -> None:
-        """Serve new connections. Does nothing more than that when already attached."""
+        """Serve new connections. Does nothing more than that when already attached.
+
+        Raises NotAttached when devices are left without their programs; then nothing is accepted that was not.
+        """
         self._check_cgroup()
         with self._pins.locked():
             version = self._loaded_version("attach")
             if not self._attached():
                 self._write_accepting(False)
                 links.attach(self._pins.links, self._pins.programs(version), self._cgroup)
+            self._raise(self._align(version))
             self._write_accepting(True)
+
+    def follow(self) -> None:
+        """While attached, have the programs on the devices that there are now. Raises NotAttached."""
+        if not self._attached():
+            return
+        with self._pins.locked():
+            if self._attached():
+                self._raise(self._align(self._loaded_version("follow devices")))
 
     def set_accepting(self, accepting: bool) -> None:
         """Off: new connections are left alone; sockets that are translated already go on."""
@@ -194,6 +224,7 @@ class Datapath:
     def unload(self, answers: Callable[[], None] = _time_for_answers) -> None:
         """Detach, and remove every pin of ours, of whatever version and layout. Idempotent."""
         if not self._pins.root.is_dir():
+            attaching.detach(self._pins.devices)  # filters do not go with the pins
             return
         with self._pins.locked():
             self._detach(answers)
@@ -279,12 +310,24 @@ class Datapath:
             self._write_accepting(False)
         if links.read_links(self._pins.links):
             links.detach(self._pins.links, OUTWARD)
+            attaching.detach(self._pins.devices, (Direction.INGRESS,))
             if self.translated(Protocol.UDP):
                 answers()
         links.detach(self._pins.links)
-        self._pins.remove(self._pins.links)
-        for name in ("reverse", "forward", "sockets"):  # nobody sees these sockets being closed any more
+        attaching.detach(self._pins.devices)
+        for directory in (self._pins.links, self._pins.devices):
+            self._pins.remove(directory)
+        for name in _LEFT_BEHIND:
             self._clear(name)
+
+    def _align(self, version: str) -> list[str]:
+        how = attaching.means(self._pins.devices, features.tcx())
+        return attaching.align(how, self._pins.programs(version), devices.look())
+
+    @staticmethod
+    def _raise(problems: list[str]) -> None:
+        if problems:
+            raise NotAttached(problems)
 
     def _clear(self, name: str) -> None:
         try:
@@ -307,6 +350,7 @@ class Datapath:
     def _version(self) -> str:
         """The version whose programs run, or would; when a swap was interrupted, the older of the two."""
         running = {link.program_id for link in links.read_links(self._pins.links).values()}
+        running |= set(attaching.running(self._pins.devices).values())
         versions = self._versions()
         for version in versions:
             if running & set(links.read_programs(self._pins.programs(version)).values()):

@@ -25,6 +25,7 @@ from handover_agent.ladder.ports import Programs, RulesSeen
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.model import NotListed
+from handover_agent.packetpath import rules as path_rules
 from handover_agent.sockets.gone import stranded
 from handover_agent.sockets.refusal import refuse
 from handover_agent.table import FrontendKey, Protocol, Table
@@ -84,6 +85,9 @@ class KernelDatapath:
 
     async def attach(self) -> None:
         await self._thread(self._datapath.attach)
+
+    async def follow(self) -> None:
+        await self._thread(self._datapath.follow)
 
     async def set_accepting(self, accepting: bool) -> None:
         await self._thread(self._datapath.set_accepting, accepting)
@@ -172,6 +176,12 @@ class KernelRules:
 
     async def remove_keeper(self) -> None:
         await self._thread(keeper.remove)
+
+    async def ensure_path(self) -> None:
+        await self._thread(path_rules.ensure)
+
+    async def remove_path(self) -> None:
+        await self._thread(path_rules.remove)
 
     async def release_keeper(self) -> None:
         """The old flows have ended: established connections need no table of ours any more."""

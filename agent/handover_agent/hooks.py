@@ -1,7 +1,7 @@
-"""The socket path's hooks: which program of bpf/socket.c goes where. Pure.
+"""The programs: which of bpf/socket.c goes where, and what bpf/packet.c has for devices. Pure.
 
-The order matters: attached from first to last and detached from last to first, nothing is ever translated on
-its way out whose answer would not be translated back.
+The order of the socket path's hooks matters: attached from first to last and detached from last to first,
+nothing is ever translated on its way out whose answer would not be translated back.
 """
 
 from dataclasses import dataclass
@@ -36,3 +36,9 @@ ITERATOR = "connected_sockets"
 """Not a hook: what shows the agent connected UDP sockets, where the kernel has `socket_storage`."""
 # What translates on the way out. Detached first, some time before those that translate the answers back.
 OUTWARD = tuple(hook for hook in HOOKS if hook.name.startswith(("connect", "sendmsg")))
+
+# On devices; where each belongs is packetpath.points' matter. One program may run at many devices.
+PACKET_PROGRAMS = tuple(
+    Hook(name, ProgramType.SCHED_CLS, 0, "4.5") for name in ("from_outside", "from_pod", "outward")
+)
+PROGRAMS = HOOKS + PACKET_PROGRAMS

@@ -19,7 +19,7 @@ from handover_agent.bpfsys import (
     pin,
     program_id,
 )
-from handover_agent.hooks import HOOKS, Hook
+from handover_agent.hooks import HOOKS, PROGRAMS, Hook
 
 
 def read_links(directory: Path) -> dict[str, LinkInfo]:
@@ -29,9 +29,9 @@ def read_links(directory: Path) -> dict[str, LinkInfo]:
 
 
 def read_programs(directory: Path) -> dict[str, int]:
-    """Hook → id of the program pinned for it. Empty when the directory is not there."""
+    """Name → id of each program pinned there. Empty when the directory is not there."""
     ids = {}
-    for hook in HOOKS:
+    for hook in PROGRAMS:
         try:
             with obj_get(directory / hook.name) as program:
                 ids[hook.name] = program_id(program.fd)

@@ -28,6 +28,7 @@ from handover_agent.bpfsys import BpfError
 from handover_agent.conntrack import ServingUdp
 from handover_agent.credentials import Credentials
 from handover_agent.datapath import Datapath
+from handover_agent.devices import Listener
 from handover_agent.events import About, Events, Happening
 from handover_agent.facts import Facts
 from handover_agent.footing import ApiCluster, KernelConntrack, KernelDatapath, KernelRules
@@ -139,6 +140,7 @@ class Agent:
         self._node = NodeObject(node)
         datapath = Datapath(settings.pins, cgroup)
         self._datapath = KernelDatapath(datapath, self._sizes)
+        self._devices = Listener()
         self._table = KeptTable(
             self._model,
             node_info(self._node, local_addresses(), localhost_node_ports=True),
@@ -216,6 +218,7 @@ class Agent:
         handle = lock_state(self._settings.state_dir)
         async with AsyncExitStack() as stack:
             stack.callback(os.close, handle)
+            stack.enter_context(self._devices)
             await stack.enter_async_context(self._client)
             await self._own.start()
             stack.push_async_callback(self._own.stop)
@@ -237,6 +240,7 @@ class Agent:
                 self._settings.probe_s,
                 self._refresh_node,
                 {
+                    "devices": Chore(self._settings.verify_s, self._follow, self._devices.changed),
                     "ports": Chore(_CHORE_S, self._port.follow, self._port.changed),
                     "growth": Chore(_CHORE_S, self._growth.look, self._table_pressed),
                     "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
@@ -309,6 +313,11 @@ class Agent:
         self._report.set(
             kernel=KernelFacts(release=kernel_release(), features=features.found, missing=features.missing)
         )
+
+    async def _follow(self) -> None:
+        """A new pod's port gets its programs, and a new address of the node its NodePorts."""
+        await self._datapath.follow()
+        self._loops.node_changed.set()
 
     def _wished(self, wish: Wish | None) -> None:
         self._wish = wish

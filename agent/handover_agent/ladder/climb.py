@@ -16,6 +16,7 @@ from handover_agent.ladder.step import (
     Ascent,
     Step,
     ensure_keeper,
+    ensure_path,
     kube_proxy_signs,
     require_current_table,
     require_true_maps,
@@ -100,6 +101,7 @@ async def attach(ascent: Ascent) -> None:
 async def require_serving(ascent: Ascent) -> None:
     if not (await ascent.ground.datapath.programs()).serving:
         await attach(ascent)
+    await ascent.ground.datapath.follow()
 
 
 async def require_no_kube_proxy_pod(ascent: Ascent) -> None:
@@ -177,6 +179,7 @@ CLIMB: dict[Rung, Step] = {
         ),
         acts=(
             Act("putting the keeper in place", ensure_keeper),
+            Act("putting the packet path's table in place", ensure_path),
             Act("attaching: new connections become ours", attach),
         ),
     ),
@@ -187,6 +190,7 @@ CLIMB: dict[Rung, Step] = {
             Act("making sure that kube-proxy is gone", require_no_kube_proxy_pod),
         ),
         acts=(
+            Act("putting the packet path's table in place", ensure_path),
             Act("making sure that new connections are ours", require_serving),
             Act("comparing the maps with the API", require_true_maps),
             Act("taking over kube-proxy's health port", bind_health_port),

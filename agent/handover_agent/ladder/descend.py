@@ -115,6 +115,10 @@ async def remove_keeper(ascent: Ascent) -> None:
     await ascent.ground.rules.remove_keeper()
 
 
+async def remove_path(ascent: Ascent) -> None:
+    await ascent.ground.rules.remove_path()
+
+
 async def forget(ascent: Ascent) -> None:
     await ascent.ground.rules.forget_snapshot()
     await ascent.ground.prober.forget()
@@ -157,6 +161,7 @@ DESCEND: dict[Rung, Step] = {
             Act("detaching", detach),
             Act("removing UDP conntrack entries that hide clients from kube-proxy", forget_untranslated_udp),
             Act("unloading", unload),
+            Act("removing the packet path's table", remove_path),
             Act("removing the keeper", remove_keeper),
             Act("removing the snapshot", forget),
         ),

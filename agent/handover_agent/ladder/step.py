@@ -68,6 +68,10 @@ async def ensure_keeper(ascent: Ascent) -> None:
     await ascent.ground.rules.ensure_keeper()
 
 
+async def ensure_path(ascent: Ascent) -> None:
+    await ascent.ground.rules.ensure_path()
+
+
 async def kube_proxy_signs(ascent: Ascent) -> str:
     """How one can tell that kube-proxy runs on this node; empty when nothing speaks for it. Asks the API
     server.

@@ -20,9 +20,15 @@ async def upkeep(ascent: Ascent, rung: Rung) -> None:
     await ascent.ground.datapath.load()  # a newer agent brings newer programs; the same version does nothing
     if not ascent.journal.record.keeper_dropped:
         await ascent.ground.rules.ensure_keeper()
-    if rung.height >= Rung.SERVING.height and not (await ascent.ground.datapath.programs()).serving:
+    programs = await ascent.ground.datapath.programs()
+    serves = rung.height >= Rung.SERVING.height
+    if serves or programs.attached:
+        await ascent.ground.rules.ensure_path()
+    if serves and not programs.serving:
         await ascent.ground.datapath.attach()
         await ascent.ground.datapath.set_accepting(True)
+    else:
+        await ascent.ground.datapath.follow()  # the loop that hears of devices does the same, at once
     if rung is Rung.SOLE:
         await _sole(ascent)
     # Last, since it waits for the API server: what is in the maps goes on serving meanwhile.

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from handover_agent.bpfsys import BpfError
-from handover_agent.hooks import ITERATOR
+from handover_agent.hooks import ITERATOR, PACKET_PROGRAMS
 from handover_agent.loader.btf import BtfError
 from handover_agent.loader.compiler import SOCKET_PROGRAMS, CompileError, compile_programs
 from handover_agent.loader.headers import NoHeaders, find_headers
@@ -16,7 +16,11 @@ def compiled(set_retval: bool, socket_storage: bool) -> dict[str, bytes]:
     """The programs for a kernel that has these features. Raises CompileError, NoHeaders."""
     defines = ["HAVE_SET_RETVAL"] * set_retval + ["HAVE_SOCKET_STORAGE"] * socket_storage
     names = SOCKET_PROGRAMS + (ITERATOR,) * socket_storage
-    return compile_programs(find_headers(), defines, programs=names)
+    headers = find_headers()
+    return {
+        **compile_programs(headers, defines, programs=names),
+        **compile_programs(headers, defines, "packet.c", [program.name for program in PACKET_PROGRAMS]),
+    }
 
 
 def main(arguments: list[str]) -> int:

@@ -51,7 +51,9 @@ def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
     Returns what is wrong with devices that are without their programs. A device that goes meanwhile is not.
     """
     how.tidy()
+    places = tuple(places)
     should, there = wanted(places), how.attached()
+    names = {place.device.index: place.device.name for place in places}
     ids = _ids(programs, should)
     for point in _inward_first(there.keys() - should.keys()):
         how.detach(point)
@@ -63,7 +65,7 @@ def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
             how.attach(point, programs / name)
         except (BpfError, NetlinkError) as error:
             if error.errno not in _DEVICE_GONE:
-                problems[point.index] = str(error)
+                problems[point.index] = f"{names[point.index]}: {error}"
     return list(problems.values())
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handover_agent import bpfmap, loader
+from handover_agent import bpfmap, devices, loader
 from handover_agent.bpffs import Pins
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.datapath import Datapath
+from handover_agent.hooks import PACKET_PROGRAMS
 from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_index, pack_settings
 from handover_agent.loader.compiler import with_maps
 from handover_agent.loader.programs import pin_programs
@@ -20,7 +21,14 @@ from tests.datapath.rig import Rig
 from tests.datapath.trial import Trial
 
 SMALL = Sizes(frontends=1024, backends=4096, sockets=64, affinity=1024, flows=65_536)
-PACKET_PROGRAMS = ("from_outside", "from_pod", "outward")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_devices() -> Iterator[None]:
+    """Whoever attaches here has no devices: this machine's own are none of a test's business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "look", lambda: [])
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -39,22 +47,15 @@ def pods_network() -> Iterator[tuple[str, str]]:
         yield names
 
 
-def compile_apart(expression: str) -> dict[str, bytes]:
-    """Programs, compiled by a child process: here, too, what imports BCC stays apart."""
+@pytest.fixture(scope="session")
+def compiled() -> dict[str, bytes]:
+    """Every program, compiled by a child process: here, too, what imports BCC stays apart."""
     script = (
         "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
-        "from handover_agent.loader.compiler import compile_programs;"
-        "from handover_agent.loader.headers import find_headers;"
-        f"sys.stdout.buffer.write(pickle.dumps({expression}))"
+        "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True, socket_storage=True)))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
     return dict(pickle.loads(done.stdout))
-
-
-@pytest.fixture(scope="session")
-def compiled() -> dict[str, bytes]:
-    """The socket path's programs."""
-    return compile_apart("compiled(set_retval=True, socket_storage=True)")
 
 
 @pytest.fixture
@@ -136,9 +137,9 @@ def own_pod(pods_network: tuple[str, str], own: Datapath, own_cgroup: Path) -> I
 
 
 @pytest.fixture(scope="session")
-def packet_compiled() -> dict[str, bytes]:
+def packet_compiled(compiled: dict[str, bytes]) -> dict[str, bytes]:
     """The packet path's programs."""
-    return compile_apart(f"compile_programs(find_headers(), [], 'packet.c', {PACKET_PROGRAMS})")
+    return {program.name: compiled[program.name] for program in PACKET_PROGRAMS}
 
 
 def pin_packet_programs(compiled: dict[str, bytes], pins: Path, programs: Path) -> None:

@@ -450,7 +450,13 @@ def test_three_capabilities_are_enough(own: Datapath, own_pod: Pod, bpffs: Path,
         "d.detach(); d.attach();"
         "d.unload(); d.load(); d.attach(); print(d.state())"
     )
-    limited = ["setpriv", "--bounding-set=-all,+net_admin,+bpf,+perfmon", "--inh-caps=-all"]
+    limited = [
+        "unshare",
+        "--net",
+        "setpriv",
+        "--bounding-set=-all,+net_admin,+bpf,+perfmon",
+        "--inh-caps=-all",
+    ]
     command = [*limited, sys.executable, "-c", script, str(bpffs / "own"), str(own_cgroup)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "attached=True" in done.stdout, done.stderr
@@ -464,7 +470,7 @@ def test_a_missing_capability_is_named(bpffs: Path, own_cgroup: Path) -> None:
         "import sys; from pathlib import Path; from handover_agent.datapath import Datapath;"
         "Datapath(Path(sys.argv[1]), Path(sys.argv[2])).load()"
     )
-    limited = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
+    limited = ["unshare", "--net", "setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
     command = [*limited, sys.executable, "-c", script, str(bpffs / "own"), str(own_cgroup)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert f"[Errno {errno.EPERM}]" in done.stderr or "needs CAP_BPF" in done.stderr, done.stderr

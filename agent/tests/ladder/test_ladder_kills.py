@@ -58,7 +58,7 @@ async def test_up_and_back_leaves_the_node_as_it_was(tmp_path: Path) -> None:
     assert (world.rules, agent.fakes.port_held, agent.rung) == (0, True, Rung.SOLE)
     await descend(agent, Rung.STANDBY)
     assert (world.rules, agent.fakes.port_held, agent.rung) == (100, False, Rung.STANDBY)
-    assert not (world.loaded or world.keeper or world.snapshot or world.baseline)
+    assert not (world.loaded or world.keeper or world.path or world.snapshot or world.baseline)
 
 
 async def test_on_shadow_everything_is_there_and_nothing_is_attached(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ async def test_the_order_is_snapshot_keeper_attach_then_flush(tmp_path: Path) ->
     flush = up.index("flush 1")
     last_snapshot = max(i for i, call in enumerate(up[:flush]) if call == "take snapshot")
     assert "read snapshot" in up[last_snapshot:flush]
-    assert up.index("keeper") < up.index("attach") < flush
+    assert max(up.index("keeper"), up.index("path")) < up.index("attach") < flush
     assert up.index("take snapshot") < up.index("baseline") < up.index("attach")
     assert max(i for i, call in enumerate(up[:flush]) if call == "pods") > up.index("bind")
     assert (
@@ -87,6 +87,7 @@ async def test_the_order_is_snapshot_keeper_attach_then_flush(tmp_path: Path) ->
     assert (
         down.index("detach")
         < down.index("unload")
+        < down.index("remove path")
         < down.index("remove keeper")
         < down.index("forget snapshot")
     )

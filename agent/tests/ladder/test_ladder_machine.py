@@ -236,6 +236,17 @@ async def test_the_reached_rung_keeps_its_time_over_a_restart(
     assert again.ladder.record.since == since
 
 
+async def test_upkeep_follows_devices_and_keeps_the_packet_paths_table(world: World, agent: Agent) -> None:
+    await agent.go(Rung.SHADOW)
+    assert not world.path
+    await agent.go(Rung.SERVING)
+    world.path = False
+    world.calls.clear()
+    await agent.ladder.keep()
+    assert world.path
+    assert "follow" in world.calls
+
+
 async def test_upkeep_attaches_again_what_others_detached(world: World, agent: Agent) -> None:
     await agent.go(Rung.SERVING)
     world.attached = False

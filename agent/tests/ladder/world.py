@@ -36,6 +36,8 @@ class World:
     version: int = 1
     """Of what the rules say: kube-proxy goes on writing them until it leaves."""
     keeper: bool = False
+    path: bool = False
+    """The packet path's table."""
     snapshot: str = ""
     partly_flushed: bool = False
     api: bool = True
@@ -87,7 +89,7 @@ class World:
 
     def reboot(self) -> None:
         """Memory is gone; disk stays."""
-        self.loaded = self.attached = self.accepting = self.filled = self.keeper = False
+        self.loaded = self.attached = self.accepting = self.filled = self.keeper = self.path = False
         self.rules = 100 if self.kube_proxy else 0
 
 
@@ -113,6 +115,8 @@ class Fakes:
                 raise BrokenRule("attached before the maps were filled")
             if not self.world.keeper or not self.world.snapshot:
                 raise BrokenRule("attached without keeper or snapshot")
+            if not self.world.path:
+                raise BrokenRule("attached without the table that masquerades for the packet path")
             self.world.attached = self.world.accepting = True
 
         self.world.call("attach", effect)
@@ -131,6 +135,9 @@ class Fakes:
             self.world.attached = self.world.accepting = self.world.loaded = self.world.filled = False
 
         self.world.call("unload", effect)
+
+    async def follow(self) -> None:
+        self.world.call("follow")
 
     async def programs(self) -> Programs:
         world = self.world
@@ -260,6 +267,17 @@ class Rules:
 
     async def remove_keeper(self) -> None:
         self.world.call("remove keeper", lambda: setattr(self.world, "keeper", False))
+
+    async def ensure_path(self) -> None:
+        self.world.call("path", lambda: setattr(self.world, "path", True))
+
+    async def remove_path(self) -> None:
+        def effect() -> None:
+            if self.world.attached:
+                raise BrokenRule("nobody masquerades for programs that are attached")
+            self.world.path = False
+
+        self.world.call("remove path", effect)
 
 
 class Port:
