@@ -183,6 +183,8 @@ class Loops:
     async def _look_for_strays(self) -> None:
         """kube-proxy looks through conntrack while it runs; where it does not, nobody else would."""
         record = self._ladder.record
+        if self._model.complete:
+            self._strays.refresh()
         if record.highest is not Rung.STANDBY and self._table.sync.in_sync:
             alone = record.rung is Rung.SOLE or not self._facts.kube_proxy_running
             await self._strays.look(conntrack=alone)

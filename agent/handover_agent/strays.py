@@ -33,6 +33,10 @@ class Strays:
         self._conntrack, self._datapath, self._serving = conntrack, datapath, serving
         self.found = Strayed()
 
+    def refresh(self) -> None:
+        """Keep up with what changes while nothing is to be looked for. Raises NotListed."""
+        self._serving()
+
     async def look(self, *, conntrack: bool) -> None:
         """Once. `conntrack`: also through its table, which kube-proxy does where it runs.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from handover_agent.bpfsys import obj_get, object_info
 from handover_agent.datapath import Datapath
+from handover_agent.sockets.refusal import refuse
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
 
 MARK = "HANDOVER "
@@ -93,6 +94,26 @@ def connections(datapath: Datapath) -> None:
             say("connection", what="refused", ok=error.errno == errno.ECONNREFUSED)
 
 
+def told(datapath: Datapath) -> None:
+    """A connected UDP socket is found with its own address, and learns that its backend is gone."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, datapath.maps() as maps:
+        server.bind(("127.0.0.1", 0))
+        maps.write_backends(1, [Backend(ip_bytes("127.0.0.1"), server.getsockname()[1])])
+        maps.write_frontends({FrontendKey(ip_bytes(_VIP), _PORT, Protocol.UDP): FrontendValue(1, 1, 3)})
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect((_VIP, _PORT))
+            client.settimeout(30)
+            found = datapath.connected()
+            ports = [each.client.port for each in found]
+            say("connection", what="of a UDP socket found", ok=ports == [client.getsockname()[1]])
+            refuse(found)
+            try:
+                client.recv(1)
+                say("connection", what="of a UDP socket told", ok=False)
+            except OSError as error:
+                say("connection", what="of a UDP socket told", ok=error.errno == errno.ECONNREFUSED)
+
+
 def look() -> None:
     """The commands that a person would run."""
     for command in ("services", "maps", "drops"):
@@ -126,6 +147,8 @@ def main() -> None:
     say("loaded", seconds=round(time.monotonic() - began, 1))
     count_instructions(pins)
     connections(datapath)
+    if "socket_storage" in features.found:
+        told(datapath)
     look()
     datapath.unload()
     say("unloaded", left=[str(path) for path in pins.glob("*")])

@@ -28,18 +28,23 @@ both_families = pytest.mark.parametrize("family", [4, 6])
 
 
 @contextmanager
-def at_the_router(pods_network: tuple[str, str]) -> Iterator[None]:
-    """This thread is where packets between the pods pass, as the agent is on its node."""
+def inside(namespace: str) -> Iterator[None]:
+    """This thread is in a namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    router = os.open(f"/run/netns/{pods_network[0].removesuffix('-a')}-server", os.O_RDONLY)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
     try:
-        assert libc.setns(router, 0) == 0
+        assert libc.setns(there, 0) == 0
         yield
     finally:
         assert libc.setns(home, 0) == 0
-        os.close(router)
+        os.close(there)
         os.close(home)
+
+
+def router(pods_network: tuple[str, str]) -> str:
+    """Where packets between the pods pass, as on the agent's node."""
+    return f"{pods_network[0].removesuffix('-a')}-server"
 
 
 def by_client(datapath: Datapath) -> dict[str, Carried]:
@@ -99,7 +104,7 @@ def test_a_socket_whose_backend_serves_no_more_is_told_and_finds_another_one(
     rig.serve(plain, pods.backends(family, (1,)))
     serving = {pods.frontend(plain, pods.UDP): set(pods.backends(family, (1,)))}
     (lost,) = stranded(datapath.connected(), serving)
-    with at_the_router(pods_network):
+    with inside(router(pods_network)):
         assert refuse([lost]) == 1
     with pytest.raises(pods.Refused) as caught:
         socket.answer()
@@ -119,13 +124,25 @@ def test_no_other_socket_is_told_anything(
     direct = pod.udp(family)
     direct.connect(pods.BACKENDS[family][0], pods.BACKEND_PORT)
     serving = {pods.frontend(pods.VIPS[family][0], pods.UDP): set(pods.backends(family, (1, 2)))}
-    with at_the_router(pods_network):
+    with inside(router(pods_network)):
         assert refuse(stranded(datapath.connected(), serving)) == 1
     with pytest.raises(pods.Refused):
         lost.send()
     for socket, backend in ((kept, 1), (direct, 0)):
         socket.send()
         assert pods.BACKENDS[family][backend] in socket.answer()
+
+
+@both_families
+def test_a_socket_of_the_agents_own_namespace_is_told_too(
+    datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], family: int
+) -> None:
+    lost = connected(rig, pod, family)
+    with inside(pods_network[0]):
+        assert refuse(datapath.connected()) == 1
+    with pytest.raises(pods.Refused) as caught:
+        lost.answer()
+    assert caught.value.errno == errno.ECONNREFUSED
 
 
 def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
@@ -176,8 +193,15 @@ def test_telling_needs_no_more_than_raw_sockets(
         "print(refuse([pickle.loads(Path(sys.argv[1]).read_bytes())]))"
     )
     limited = ["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"]
-    router = f"--net=/run/netns/{pods_network[0].removesuffix('-a')}-server"
-    command = ["nsenter", router, *limited, sys.executable, "-c", script, str(tmp_path / "lost")]
+    command = [
+        "nsenter",
+        f"--net=/run/netns/{router(pods_network)}",
+        *limited,
+        sys.executable,
+        "-c",
+        script,
+        str(tmp_path / "lost"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "1\n", done.stderr
     with pytest.raises(pods.Refused):

@@ -2,11 +2,13 @@
 nothing is lost.
 """
 
+from errno import ECONNREFUSED
+
 import pytest
 from handover_api.base import Rung
 from handover_api.proxymigration import Phase
 
-from e2e import footprint
+from e2e import connected, footprint, ports
 from e2e.footprint import Footprint
 from e2e.lab.images import BASE
 from e2e.migration import Migration
@@ -85,6 +87,7 @@ def test_every_node_goes_up_and_back_and_services_come_and_go_without_kube_proxy
     nodes = [node.name for node in migration.trial.lab.nodes]
     started = footprint.record(migration.trial.lab, migration.kube)
     assert of_kube_proxy(started), "the check for kube-proxy's rules sees nothing, even now"
+    answered = ports.answers(migration.trial)
 
     migration.ask("eBPF")
     status = migration.wait_for_phase(Phase.MIGRATED, within_s=60 + 60 * len(nodes))
@@ -101,6 +104,9 @@ def test_every_node_goes_up_and_back_and_services_come_and_go_without_kube_proxy
         assert set(attached) >= HOOKS, f"{name} has {attached}"
 
     a_service_comes_and_goes(migration)
+    assert ports.answers(migration.trial) == answered, "load balancers and dashboards see a difference"
+    for address, seen in connected.a_backend_goes_away(migration.trial, BASE).items():
+        assert f"error {ECONNREFUSED}" in seen, f"a connected socket to {address} was not told: {seen}"
 
     migration.ask("KubeProxy")
     migration.wait_for_phase(Phase.REVERSED, within_s=60 + 60 * len(nodes))
