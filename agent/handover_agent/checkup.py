@@ -3,17 +3,24 @@ alone.
 """
 
 import http.client
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from handover_api.base import Rung
 
-from handover_agent import kubeproxy
+from handover_agent import devices, kubeproxy
+from handover_agent.bpffs import Pins
 from handover_agent.datapath import Datapath
+from handover_agent.devices import Place
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.ladder.journal import Journal, JournalUnreadable, Record
 from handover_agent.node import find_cgroup_anywhere
+from handover_agent.packetpath import attaching, points, rules
+from handover_agent.packetpath.points import Point
 from handover_agent.settings import Settings
+
+_MOST_DEVICES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,7 @@ def check(settings: Settings) -> list[Finding]:
     findings = [finding, _agent(settings)]
     serving = record.lowest.height >= Rung.SERVING.height
     findings += _datapath(settings, record, serving)
+    findings += _packet_path(settings, record, serving)
     findings += _rules(settings, record)
     if record.lowest is Rung.SOLE:
         findings.append(_health(settings.proxy_health_port))
@@ -76,6 +84,42 @@ def _datapath(settings: Settings, record: Record, serving: bool) -> list[Finding
         findings.append(Finding(not errors, "datapath errors", told))
         findings.append(Finding(True, "translated sockets", str(translated)))
     return findings
+
+
+def _packet_path(settings: Settings, record: Record, serving: bool) -> list[Finding]:
+    try:
+        places, there = devices.look(), attaching.running(Pins(settings.pins).devices)
+        table = rules.present()
+    except (OSError, KubeProxyError) as error:
+        return [Finding(False, "packet path", f"cannot be read: {error}")]
+    if not serving:
+        if record.towards is not None or not there:
+            return []
+        return [
+            Finding(
+                False, "packet path", f"{len(there)} programs are on devices, on this rung none should be"
+            )
+        ]
+    text, right = devices_text(places, there)
+    said = "in place" if table else "missing or changed: packets are not masqueraded, and not refused"
+    return [Finding(right, "packet path", text), Finding(table, "table " + " ".join(rules.TABLE), said)]
+
+
+def devices_text(places: Sequence[Place], there: Collection[Point]) -> tuple[str, bool]:
+    """What is to be said of the programs on devices, and whether all is right: pure."""
+    names = {place.device.index: place.device.name for place in places}
+    lacking = [
+        f"{names[p.index]} lacks {name}" for p, name in points.wanted(places).items() if p not in there
+    ]
+    own = [place.device.name for place in places if place.role is devices.Role.OUTSIDE]
+    ports = sum(place.role is devices.Role.POD for place in places)
+    text = f"on {', '.join(own) or 'no device of the node'} and {ports} {'pod' if ports == 1 else 'pods'}"
+    if lacking:
+        text = f"{'; '.join(lacking[:_MOST_DEVICES])}{' and more' if len(lacking) > _MOST_DEVICES else ''}"
+    unserved = [f"{place.device.name} ({place.why})" for place in places if place.concern]
+    if unserved:
+        text += f"; what comes in by these is not served: {', '.join(unserved)}"
+    return text, not lacking
 
 
 def _rules(settings: Settings, record: Record) -> list[Finding]:

@@ -1,0 +1,29 @@
+"""What `check` says of the packet path's programs."""
+
+import pytest
+from handover_agent.checkup import devices_text
+from handover_agent.devices import Device, Place, Role
+from handover_agent.packetpath.points import Direction, Point
+
+pytestmark = pytest.mark.unit
+
+OWN = Place(Device(2, "eth0"), Role.OUTSIDE, "an uplink")
+PORTS = [Place(Device(n, f"veth{n}"), Role.POD, "a pod's") for n in (7, 8)]
+EVERYWHERE = {Point(n, direction) for n in (2, 7, 8) for direction in Direction}
+
+
+def test_programs_where_they_belong_are_well() -> None:
+    assert devices_text([OWN, *PORTS], EVERYWHERE) == ("on eth0 and 2 pods", True)
+
+
+def test_a_device_that_lacks_its_program_is_named_with_it() -> None:
+    without = EVERYWHERE - {Point(8, Direction.INGRESS)}
+    assert devices_text([OWN, *PORTS], without) == ("veth8 lacks from_pod", False)
+
+
+def test_a_device_by_which_traffic_comes_in_unserved_is_told_of() -> None:
+    tunnel = Place(Device(9, "wg0"), Role.NONE, "its packets have no Ethernet header", concern=True)
+    assert devices_text([OWN, tunnel], EVERYWHERE) == (
+        "on eth0 and 0 pods; what comes in by these is not served: wg0 (its packets have no Ethernet header)",
+        True,
+    )
