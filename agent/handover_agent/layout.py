@@ -14,6 +14,7 @@ from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendVa
 
 LAYOUT = 2
 COUNTERS_ROOM = 128  # consts.h
+WORK_BYTES = 512  # consts.h
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a replaced value's memory is not at once another key's
 _ENDPOINT = struct.Struct("=16s2s2x")
@@ -76,6 +77,7 @@ def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec("sources", MapType.LPM_TRIE, _SOURCE.size, 4, sizes.sources, _NO_PREALLOC),
         MapSpec("clients", MapType.HASH, 16, 8, sizes.clients, _NO_PREALLOC),
         MapSpec("connected", MapType.SK_STORAGE, 4, 48, 0, _NO_PREALLOC, optional=True),
+        MapSpec("work", MapType.PERCPU_ARRAY, 4, WORK_BYTES, 1),
     )
 
 

@@ -20,6 +20,7 @@ enum map_number {
 	MAP_SOURCES = 10,
 	MAP_CLIENTS = 11,
 	MAP_CONNECTED = 12, /* only with HAVE_SOCKET_STORAGE */
+	MAP_WORK = 13,
 };
 
 /* table.Protocol */
@@ -49,6 +50,12 @@ enum flow_flags {
 	FLOW_DIRECT = 2, /* to no frontend: only the client's port changes, which a flow of ours has there */
 };
 
+/* Where a piece of a datagram is met. */
+enum hook { HOOK_INWARD = 0, HOOK_OUTWARD = 1 };
+
+/* For how long the first piece of a datagram counts, in seconds: as long as the kernel waits for all of them. */
+#define FRAGMENT_S 30
+
 enum counter {
 #define COUNTER(name, text) COUNT_##name,
 #include "counter_names.h"
@@ -58,6 +65,9 @@ enum counter {
 
 /* The map of counters has room for names yet to come, so that a newer version can go on using it. */
 #define COUNTERS_ROOM 128
+
+/* Bytes that a packet path program has to work in, besides its stack: more than it needs now. */
+#define WORK_BYTES 512
 
 /* Steps of the binary search in a region: enough for 2^16 - 1 backends; the verifier wants it constant. */
 #define SEARCH_STEPS 16

@@ -23,6 +23,16 @@ static __always_inline struct flow *find_flow(struct flow_key *key, enum directi
 	return map_lookup(FLOWS, key);
 }
 
+/* The key of what goes the other way. */
+static __always_inline void turn(const struct flow_key *key, struct flow_key *turned)
+{
+	turned->from = key->to;
+	turned->to = key->from;
+	turned->from_port = key->to_port;
+	turned->to_port = key->from_port;
+	turned->protocol = key->protocol;
+}
+
 /* The key of a flow's other entry. */
 static __always_inline void other_key(
 	const struct flow_key *key, const struct flow *flow, struct flow_key *other)

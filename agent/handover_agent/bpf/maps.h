@@ -15,6 +15,7 @@
  *   fragments  LRU hash        fragment_key -> fragment     packet path            packet path
  *   sources    LPM trie        source_key -> u32 (unused)   agent                  packet path
  *   clients    hash            address -> netns cookie      agent                  packet path
+ *   work       per-CPU array   0 -> struct work             packet path            the same run of a program
  *   connected  socket storage  socket -> connected          connect (UDP)          agent (by the iterator)
  *
  * A region of `backends` never changes while a frontend points at it: the agent writes a new region, then the
@@ -40,6 +41,7 @@
 #define SOURCES   MAP(MAP_SOURCES)
 #define CLIENTS   MAP(MAP_CLIENTS)
 #define CONNECTED MAP(MAP_CONNECTED)
+#define WORK      MAP(MAP_WORK)
 
 static __always_inline void count(enum counter which)
 {

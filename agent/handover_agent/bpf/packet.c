@@ -18,6 +18,7 @@
 #include "address.h"
 #include "select.h"
 #include "flows.h"
+#include "fragments.h"
 #include "packet.h"
 #include "rewrite.h"
 
@@ -25,20 +26,105 @@
 #define GO_ON (-1) /* TC_ACT_UNSPEC; tcx: next */
 #define SHOT  2    /* TC_ACT_SHOT */
 
+/*
+ * What a run of a program works on. Not on the stack, of which there is little, and where the verifier would know so
+ * much about each field that it took every combination for another case. No other run on this CPU interrupts one.
+ */
+struct work {
+	struct packet packet;
+	struct flow flow;
+	struct flow_key turned;
+	struct frontend frontend;
+	struct choice choice;
+	struct address client;
+	__u32 outside;      /* it came from outside to what is no frontend of its own there */
+	__u32 another_port; /* the client's own must not be used */
+};
+
+_Static_assert(sizeof(struct work) <= WORK_BYTES, "the map has no room for it");
+
+static __always_inline struct work *begin_work(void)
+{
+	__u32 zero = 0;
+	struct work *work = map_lookup(WORK, &zero);
+
+	if (work)
+		__builtin_memset(work, 0, sizeof(*work));
+	return work;
+}
+
 /* Sends a packet to its flow's backend. */
 static __always_inline int forward(
 	struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
+	__u32 mark = MARK_OURS | (flow->flags & FLOW_MASQUERADE ? MARK_MASQUERADE : 0);
+
 	if (rewrite(skb, packet, DESTINATION, &flow->other.address, flow->client_port, flow->other.port))
 		return SHOT;
-	skb->mark |= MARK_OURS | (flow->flags & FLOW_MASQUERADE ? MARK_MASQUERADE : 0);
+	skb->mark |= mark;
+	remember_fragment(packet, HOOK_INWARD, &flow->other.address, mark);
 	count(COUNT_packet_forwarded);
+	return GO_ON;
+}
+
+/* A later piece of a packet that came in. */
+static __always_inline int forward_piece(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct fragment *found = find_fragment(packet, HOOK_INWARD);
+	struct fragment fragment;
+
+	if (!found)
+		return GO_ON;
+	fragment = *found;
+	if (rewrite_piece(skb, packet, DESTINATION, &fragment.address))
+		return SHOT;
+	skb->mark |= fragment.mark;
+	count(COUNT_packet_forwarded);
+	return GO_ON;
+}
+
+/* An ICMP error that came in about a frontend's answer: for its backend, about the backend's. */
+static __always_inline int forward_error(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow_key key = {};
+	struct flow flow, *found;
+
+	turn(&packet->key, &key);
+	found = find_flow(&key, TO_BACKEND);
+	if (!found) {
+		count(COUNT_packet_error_no_flow);
+		return GO_ON;
+	}
+	flow = *found;
+	if (rewrite_quoted(skb, packet, SOURCE, &flow.other.address, flow.other.port, flow.client_port))
+		return SHOT;
+	skb->mark |= MARK_OURS;
+	count(COUNT_packet_error_forwarded);
+	return GO_ON;
+}
+
+/* An ICMP error on its way to a client about a packet to a backend: about one to the frontend. */
+static __always_inline int restore_error(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct flow_key key = {};
+	struct flow flow, *found;
+
+	turn(&packet->key, &key);
+	found = find_flow(&key, TO_CLIENT);
+	if (!found) {
+		count(COUNT_packet_error_no_flow);
+		return GO_ON;
+	}
+	flow = *found;
+	if (rewrite_quoted(skb, packet, DESTINATION, &flow.other.address, flow.client_port, flow.other.port))
+		return SHOT;
+	count(COUNT_packet_error_restored);
 	return GO_ON;
 }
 
 /* The frontend of a packet's destination. `outside`: 1 when it arrived as EXTERNAL but has the INTERNAL one. */
 static __always_inline int packet_frontend(
-	const struct packet *packet, enum scope scope, struct frontend *frontend, int *outside)
+	const struct packet *packet, enum scope scope, struct frontend *frontend, __u32 *outside)
 {
 	struct frontend_key key = {.address = packet->key.to,
 		.port = packet->key.to_port,
@@ -145,25 +231,34 @@ static __always_inline int open_flow(struct flow_key *key, struct flow *flow, in
 /* What arrives on a device of the kind that `scope` says. */
 static __always_inline int inward(struct __sk_buff *skb, enum scope scope)
 {
-	struct packet packet = {};
-	struct flow flow = {}, *known;
-	struct frontend frontend = {};
-	struct address client = {};
-	struct choice choice = {};
-	int outside, found, action = GO_ON, another_port = 0;
+	struct work *work = begin_work();
+	struct frontend *frontend;
+	struct packet *packet;
+	struct flow *flow, *known;
+	int found, action = GO_ON;
 	__u64 now;
 
-	switch (parse(skb, &packet)) {
+	if (!work)
+		return GO_ON;
+	packet = &work->packet;
+	frontend = &work->frontend;
+	flow = &work->flow;
+	switch (parse(skb, packet)) {
 	case SERVED:
 		break;
+	case PIECE:
+		return forward_piece(skb, packet);
+	case QUOTES:
+		return forward_error(skb, packet);
 	case MALFORMED:
 		return SHOT;
 	default:
 		return GO_ON;
 	}
+	forget_fragment(packet, HOOK_INWARD);
 	now = now_ns();
-	known = find_flow(&packet.key, TO_BACKEND);
-	if (!(packet.does & OPENS)) {
+	known = find_flow(&packet->key, TO_BACKEND);
+	if (!(packet->does & OPENS)) {
 		if (!known) {
 			count(COUNT_packet_no_flow);
 			return GO_ON;
@@ -171,52 +266,47 @@ static __always_inline int inward(struct __sk_buff *skb, enum scope scope)
 		goto known;
 	}
 
-	found = packet_frontend(&packet, scope, &frontend, &outside);
+	found = packet_frontend(packet, scope, frontend, &work->outside);
 	if (known) {
-		if (goes_on(&packet.key, known, found ? &frontend : 0, now)) {
-			if (known->proof != packet.proof)
-				set_proof(&packet.key, known, packet.proof);
+		if (goes_on(&packet->key, known, found ? frontend : 0, now)) {
+			if (known->proof != packet->proof)
+				set_proof(&packet->key, known, packet->proof);
 			goto known;
 		}
-		another_port = known->confused;
-		forget_flow(&packet.key, known);
+		work->another_port = known->confused;
+		forget_flow(&packet->key, known);
 	}
-	flow.last_seen_ns = now;
-	flow.proof = packet.proof;
+	flow->last_seen_ns = now;
+	flow->proof = packet->proof;
 	if (!found) {
 		/* Not for us, unless a flow of ours looks just like it. */
-		struct flow_key direct = {.from = packet.key.to,
-			.to = packet.key.from,
-			.from_port = packet.key.to_port,
-			.to_port = packet.key.from_port,
-			.protocol = packet.key.protocol};
-
-		known = find_flow(&direct, TO_CLIENT);
+		turn(&packet->key, &work->turned);
+		known = find_flow(&work->turned, TO_CLIENT);
 		if (!known) {
 			count(COUNT_packet_not_a_frontend);
 			return GO_ON;
 		}
-		if (has_ended(&direct, known, now)) {
+		if (has_ended(&work->turned, known, now)) {
 			count(COUNT_flow_ended);
-			forget_flow(&direct, known);
+			forget_flow(&work->turned, known);
 			return GO_ON;
 		}
-		flow.other.address = packet.key.to;
-		flow.other.port = packet.key.to_port;
-		flow.flags = FLOW_DIRECT;
-		another_port = 1;
+		flow->other.address = packet->key.to;
+		flow->other.port = packet->key.to_port;
+		flow->flags = FLOW_DIRECT;
+		work->another_port = 1;
 	} else {
 		if (!is_accepting()) {
 			count(COUNT_packet_not_accepting);
 			return GO_ON;
 		}
-		if (frontend.flags & FRONTEND_SOURCES && !is_admitted(&frontend, &packet.key.from)) {
+		if (frontend->flags & FRONTEND_SOURCES && !is_admitted(frontend, &packet->key.from)) {
 			count(COUNT_packet_source_dropped);
 			return SHOT;
 		}
-		if (frontend.flags & FRONTEND_AFFINITY)
-			client = client_of(&packet.key.from);
-		switch (select_backend(&frontend, &client, 0, &choice)) {
+		if (frontend->flags & FRONTEND_AFFINITY)
+			work->client = client_of(&packet->key.from);
+		switch (select_backend(frontend, &work->client, 0, &work->choice)) {
 		case CHOSEN:
 			break;
 		case REFUSE:
@@ -229,57 +319,83 @@ static __always_inline int inward(struct __sk_buff *skb, enum scope scope)
 		default:
 			return GO_ON;
 		}
-		if (is_ipv4(&choice.backend.address) != packet.ipv4) {
+		if (is_ipv4(&work->choice.backend.address) != packet->ipv4) {
 			count(COUNT_error_backend_family);
 			return GO_ON;
 		}
-		flow.other = choice.backend;
-		flow.index = choice.index;
-		flow.service_id = frontend.service_id;
+		flow->other = work->choice.backend;
+		flow->index = work->choice.index;
+		flow->service_id = frontend->service_id;
 		/* A pod that reaches itself would answer itself directly. */
-		if (outside || frontend.flags & FRONTEND_MASQUERADE ||
-			same_address(&choice.backend.address, &packet.key.from))
-			flow.flags = FLOW_MASQUERADE;
+		if (work->outside || frontend->flags & FRONTEND_MASQUERADE ||
+			same_address(&work->choice.backend.address, &packet->key.from))
+			flow->flags = FLOW_MASQUERADE;
 	}
-	if (!open_flow(&packet.key, &flow, another_port, &action))
+	if (!open_flow(&packet->key, flow, work->another_port, &action))
 		return action;
-	return forward(skb, &packet, &flow);
+	goto translate;
 known:
-	note_packet(&packet.key, known, &packet, now);
-	flow = *known;
-	return forward(skb, &packet, &flow);
+	note_packet(&packet->key, known, packet, now);
+	*flow = *known;
+translate:
+	return forward(skb, packet, flow);
+}
+
+/* A later piece of a packet on its way out. */
+static __always_inline int restore_piece(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct fragment *found = find_fragment(packet, HOOK_OUTWARD);
+	struct address address;
+
+	if (!found)
+		return GO_ON;
+	address = found->address;
+	if (rewrite_piece(skb, packet, SOURCE, &address))
+		return SHOT;
+	count(COUNT_packet_restored);
+	return GO_ON;
 }
 
 /* What leaves by a device of the node or by a pod's port. */
 int outward(struct __sk_buff *skb)
 {
-	struct packet packet = {};
+	struct work *work = begin_work();
+	struct packet *packet;
 	struct flow *flow;
 	struct endpoint frontend;
 	__be16 client_port;
 
-	switch (parse(skb, &packet)) {
+	if (!work)
+		return GO_ON;
+	packet = &work->packet;
+	switch (parse(skb, packet)) {
 	case SERVED:
 		break;
+	case PIECE:
+		return restore_piece(skb, packet);
+	case QUOTES:
+		return restore_error(skb, packet);
 	case MALFORMED:
 		return SHOT;
 	default:
 		return GO_ON;
 	}
-	flow = find_flow(&packet.key, TO_CLIENT);
+	forget_fragment(packet, HOOK_OUTWARD);
+	flow = find_flow(&packet->key, TO_CLIENT);
 	if (!flow) {
 		count(COUNT_packet_no_flow_back);
 		return GO_ON;
 	}
-	if (!flow->answered && !is_answer(flow, &packet)) {
-		confuse(&packet.key, flow);
+	if (!flow->answered && !is_answer(flow, packet)) {
+		confuse(&packet->key, flow);
 		return GO_ON;
 	}
-	note_packet(&packet.key, flow, &packet, now_ns());
+	note_packet(&packet->key, flow, packet, now_ns());
 	frontend = flow->other;
 	client_port = flow->client_port;
-	if (rewrite(skb, &packet, SOURCE, &frontend.address, frontend.port, client_port))
+	if (rewrite(skb, packet, SOURCE, &frontend.address, frontend.port, client_port))
 		return SHOT;
+	remember_fragment(packet, HOOK_OUTWARD, &frontend.address, 0);
 	count(COUNT_packet_restored);
 	return GO_ON;
 }

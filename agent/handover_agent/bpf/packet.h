@@ -26,6 +26,16 @@
 #define EXTENSION_OPTIONS     60
 #define EXTENSION_HEADERS_MAX 8 /* a packet with more is left alone; the verifier wants a bound */
 
+#define PROTOCOL_ICMP  1
+#define PROTOCOL_ICMP6 58
+
+#define ICMP_BYTES         8 /* what comes before the packet that an error quotes; of ICMPv6, too */
+#define ICMP_UNREACHABLE   3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER     12
+#define ICMP6_UNREACHABLE  1 /* 2: packet too big, 3: time exceeded */
+#define ICMP6_PARAMETER    4
+
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -100,6 +110,8 @@ struct udp_header {
 
 enum parsed {
 	SERVED,    /* TCP, UDP, SCTP, with ports */
+	PIECE,     /* a datagram's, but not the first: it has no ports */
+	QUOTES,    /* an ICMP error about TCP, UDP, SCTP: `key` is that of the packet that it quotes */
 	OTHER,     /* nothing of ours; counted */
 	MALFORMED, /* nobody could receive it; counted */
 };
@@ -118,9 +130,17 @@ struct packet {
 	__u32 transport; /* where the TCP, UDP or SCTP header begins */
 	__u32 transport_bytes;
 	__u32 proof; /* see struct flow: of a packet that OPENS what its answer carries, else what it carries itself */
+	__u32 id; /* of a fragment */
+	__u8 fragment_protocol;
+	__u8 fragment; /* the first of several pieces */
 	__u8 ipv4;
 	__u8 does;
-	__u8 fragment; /* the first of several pieces */
+	/* of one that QUOTES: */
+	__u8 from_target; /* it is from where the quoted packet was going */
+	__u8 to_source;   /* it is for where the quoted packet came from */
+	__u16 zero;
+	__u32 outer_network;
+	__u32 icmp; /* where the ICMP header begins */
 };
 
 /*
@@ -218,18 +238,15 @@ static __always_inline enum parsed parse_ipv4(const struct __sk_buff *skb, struc
 	bytes = (header.version_length & 0xf) * 4;
 	if (header.version_length >> 4 != 4 || bytes < sizeof(header))
 		return malformed();
-	packet->ipv4 = 1;
 	map_ipv4(&packet->key.from, header.from);
 	map_ipv4(&packet->key.to, header.to);
 	packet->key.protocol = header.protocol;
 	packet->transport = packet->network + bytes;
 	packet->transport_bytes = network16(header.bytes) - bytes;
-	if (header.fragment & FRAGMENT_OFFSET) {
-		count(COUNT_packet_fragment);
-		return OTHER;
-	}
+	packet->id = header.id;
+	packet->fragment_protocol = header.protocol;
 	packet->fragment = !!(header.fragment & FRAGMENT_MORE);
-	return SERVED;
+	return header.fragment & FRAGMENT_OFFSET ? PIECE : SERVED;
 }
 
 static __always_inline enum parsed parse_ipv6(const struct __sk_buff *skb, struct packet *packet)
@@ -253,11 +270,11 @@ static __always_inline enum parsed parse_ipv6(const struct __sk_buff *skb, struc
 		if (load_bytes(skb, packet->transport, &extension, sizeof(extension)))
 			return malformed();
 		if (packet->key.protocol == EXTENSION_FRAGMENT) {
-			if (extension.offset & FRAGMENT6_OFFSET) {
-				count(COUNT_packet_fragment);
-				return OTHER;
-			}
+			packet->id = extension.id;
+			packet->fragment_protocol = extension.next;
 			packet->fragment = !!(extension.offset & FRAGMENT6_MORE);
+			if (extension.offset & FRAGMENT6_OFFSET)
+				return PIECE;
 			packet->transport += sizeof(extension);
 		} else if (packet->key.protocol == EXTENSION_ROUTING &&
 			   extension.offset & ROUTING_SEGMENTS_LEFT) {
@@ -274,6 +291,54 @@ static __always_inline enum parsed parse_ipv6(const struct __sk_buff *skb, struc
 	return SERVED;
 }
 
+static __always_inline enum parsed parse_network(const struct __sk_buff *skb, struct packet *packet)
+{
+	return packet->ipv4 ? parse_ipv4(skb, packet) : parse_ipv6(skb, packet);
+}
+
+/* Whether an ICMP message of this type is about a packet, which it then quotes. */
+static __always_inline int is_error(const struct packet *packet, __u8 type)
+{
+	if (packet->ipv4)
+		return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER;
+	return type >= ICMP6_UNREACHABLE && type <= ICMP6_PARAMETER;
+}
+
+/* Puts the packet that an ICMP error quotes in the place of the error itself. */
+static __always_inline enum parsed parse_quoted(const struct __sk_buff *skb, struct packet *packet)
+{
+	struct address from = packet->key.from, to = packet->key.to;
+	enum parsed parsed;
+	__be16 ports[2];
+	__u8 type;
+
+	if (load_bytes(skb, packet->transport, &type, sizeof(type)))
+		return malformed();
+	if (!is_error(packet, type) || packet->fragment) {
+		count(COUNT_packet_other_protocol);
+		return OTHER;
+	}
+	packet->outer_network = packet->network;
+	packet->icmp = packet->transport;
+	packet->network = packet->icmp + ICMP_BYTES;
+	parsed = parse_network(skb, packet);
+	if (parsed == MALFORMED)
+		return parsed;
+	if (parsed != SERVED ||
+		(packet->key.protocol != PROTOCOL_TCP && packet->key.protocol != PROTOCOL_UDP &&
+			packet->key.protocol != PROTOCOL_SCTP)) {
+		count(COUNT_packet_other_protocol);
+		return OTHER;
+	}
+	if (load_bytes(skb, packet->transport, ports, sizeof(ports)))
+		return malformed();
+	packet->key.from_port = ports[0];
+	packet->key.to_port = ports[1];
+	packet->from_target = same_address(&from, &packet->key.to);
+	packet->to_source = same_address(&to, &packet->key.from);
+	return QUOTES;
+}
+
 static __always_inline enum parsed parse(const struct __sk_buff *skb, struct packet *packet)
 {
 	enum parsed parsed;
@@ -287,9 +352,14 @@ static __always_inline enum parsed parse(const struct __sk_buff *skb, struct pac
 		count(COUNT_packet_not_ip);
 		return OTHER;
 	}
+	packet->ipv4 = skb->protocol == PROTOCOL_IPV4;
 	packet->network = network_offset(skb);
-	parsed = skb->protocol == PROTOCOL_IPV4 ? parse_ipv4(skb, packet) : parse_ipv6(skb, packet);
-	return parsed == SERVED ? parse_transport(skb, packet) : parsed;
+	parsed = parse_network(skb, packet);
+	if (parsed != SERVED)
+		return parsed;
+	if (packet->key.protocol == (packet->ipv4 ? PROTOCOL_ICMP : PROTOCOL_ICMP6))
+		return parse_quoted(skb, packet);
+	return parse_transport(skb, packet);
 }
 
 #endif

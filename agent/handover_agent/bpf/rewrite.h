@@ -11,6 +11,8 @@
 
 enum side { SOURCE, DESTINATION };
 
+#define ICMP_SUM_AT 2
+
 static __always_inline __u32 sum_offset(__u8 protocol)
 {
 	return protocol == PROTOCOL_TCP ? 16 : 6; /* of TCP, of UDP */
@@ -52,6 +54,23 @@ static __always_inline int rewrite_sctp_ports(
 	return store_bytes(skb, offset, &sum, sizeof(sum), 0);
 }
 
+/* Changes an address in the IP header at `network`, and that header's own checksum. */
+static __always_inline int rewrite_address(struct __sk_buff *skb, int ipv4, __u32 network, enum side side,
+	const struct address *old, const struct address *address)
+{
+	if (!ipv4)
+		return store_bytes(skb,
+			network + (side == SOURCE ? __builtin_offsetof(struct ipv6_header, from)
+						  : __builtin_offsetof(struct ipv6_header, to)),
+			address, sizeof(*address), 0);
+	return store_bytes(skb,
+		       network + (side == SOURCE ? __builtin_offsetof(struct ipv4_header, from)
+						 : __builtin_offsetof(struct ipv4_header, to)),
+		       &address->word[3], sizeof(address->word[3]), 0) ||
+	       replace_ip_sum(skb, network + __builtin_offsetof(struct ipv4_header, sum), old->word[3],
+		       address->word[3], sizeof(address->word[3]));
+}
+
 /* Gives a packet another source or destination, and both ports. Not 0: it cannot be, and must not go on as it is. */
 static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *packet, enum side side,
 	const struct address *address, __be16 from_port, __be16 to_port)
@@ -78,17 +97,55 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 	}
 	if (before != after && store_bytes(skb, packet->transport, &ports, sizeof(ports), 0))
 		goto failed;
-	if (packet->ipv4) {
-		offset = packet->network + (side == SOURCE ? __builtin_offsetof(struct ipv4_header, from)
-							   : __builtin_offsetof(struct ipv4_header, to));
-		if (store_bytes(skb, offset, &address->word[3], sizeof(address->word[3]), 0) ||
-			replace_ip_sum(skb, packet->network + __builtin_offsetof(struct ipv4_header, sum), 0,
-				change, 0))
-			goto failed;
-	} else {
-		offset = packet->network + (side == SOURCE ? __builtin_offsetof(struct ipv6_header, from)
-							   : __builtin_offsetof(struct ipv6_header, to));
-		if (store_bytes(skb, offset, address, sizeof(*address), 0))
+	if (rewrite_address(skb, packet->ipv4, packet->network, side, old, address))
+		goto failed;
+	return 0;
+failed:
+	count(COUNT_error_packet_not_rewritten);
+	return -1;
+}
+
+/* Gives a piece without ports the address that the first one got. */
+static __always_inline int rewrite_piece(
+	struct __sk_buff *skb, const struct packet *packet, enum side side, const struct address *address)
+{
+	const struct address *old = side == SOURCE ? &packet->key.from : &packet->key.to;
+
+	if (rewrite_address(skb, packet->ipv4, packet->network, side, old, address)) {
+		count(COUNT_error_packet_not_rewritten);
+		return -1;
+	}
+	if (!packet->ipv4) /* no checksum of this piece makes up for it */
+		add_to_device_sum(skb, difference(old, sizeof(*old), address, sizeof(*address), 0));
+	return 0;
+}
+
+/*
+ * Gives the packet that an ICMP error quotes another source or destination and both ports, and where the error
+ * is from or for that same address, the error as well. `side` is the quoted packet's; the error goes the other way.
+ * The quoted transport's checksum is left: it need not be there, and nobody reads it.
+ */
+static __always_inline int rewrite_quoted(struct __sk_buff *skb, const struct packet *packet, enum side side,
+	const struct address *address, __be16 from_port, __be16 to_port)
+{
+	const struct address *old = side == SOURCE ? &packet->key.from : &packet->key.to;
+	__be16 ports[2] = {from_port, to_port}, old_ports[2] = {packet->key.from_port, packet->key.to_port};
+	__u32 change = difference(old, sizeof(*old), address, sizeof(*address), 0);
+	__u32 sum = packet->icmp + ICMP_SUM_AT, before, after;
+
+	__builtin_memcpy(&before, old_ports, sizeof(before));
+	__builtin_memcpy(&after, ports, sizeof(after));
+	if (replace_sum(skb, sum, before, after, sizeof(before)) ||
+		store_bytes(skb, packet->transport, ports, sizeof(ports), 0))
+		goto failed;
+	/* Of IPv4, the quoted header's own checksum makes up for its address. */
+	if (rewrite_address(skb, packet->ipv4, packet->network, side, old, address) ||
+		(!packet->ipv4 && replace_sum(skb, sum, 0, change, 0)))
+		goto failed;
+	if (side == SOURCE ? packet->to_source : packet->from_target) {
+		if (rewrite_address(skb, packet->ipv4, packet->outer_network,
+			    side == SOURCE ? DESTINATION : SOURCE, old, address) ||
+			(!packet->ipv4 && sum_addresses(skb, packet, sum, change, 0)))
 			goto failed;
 	}
 	return 0;

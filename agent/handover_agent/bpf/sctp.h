@@ -12,16 +12,26 @@
 
 #define CRC32C 0x82f63b78U /* the polynomial, bits reversed: the highest bit is x^0 */
 
-/* a * b modulo the polynomial. Without branches, of which the verifier would follow each. */
+/*
+ * 0 or 1, to multiply by. Neither the compiler nor the verifier must see what they could make a branch of, or
+ * each step would double the cases.
+ */
+static __always_inline __u32 opaque(__u32 bit)
+{
+	asm volatile("" : "+r"(bit));
+	return bit;
+}
+
+/* a * b modulo the polynomial. */
 static __always_inline __u32 crc_multiply(__u32 a, __u32 b)
 {
 	__u32 product = 0;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < 32; i++) {
-		product ^= b & -(a >> 31);
+		product ^= b * opaque(a >> 31);
 		a <<= 1;
-		b = (b >> 1) ^ (CRC32C & -(b & 1));
+		b = (b >> 1) ^ (CRC32C * opaque(b & 1));
 	}
 	return product;
 }
@@ -49,12 +59,9 @@ static __always_inline __u32 crc_change(__u32 difference, __u32 bytes)
 		0xe2ea32dcU,
 	};
 
-	__u32 chosen;
-
 #pragma unroll
 	for (int n = 0; n < 16; n++) {
-		chosen = -(bytes >> n & 1);
-		difference ^= chosen & (difference ^ crc_multiply(power[n], difference));
+		difference ^= opaque(bytes >> n & 1) * (difference ^ crc_multiply(power[n], difference));
 	}
 	return difference;
 }

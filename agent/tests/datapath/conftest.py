@@ -145,15 +145,15 @@ def packet_compiled(compiled: dict[str, bytes]) -> dict[str, bytes]:
 def pin_packet_programs(compiled: dict[str, bytes], pins: Path, programs: Path) -> None:
     """Load them with the maps of a datapath, and pin them."""
     programs.mkdir()
-    descriptors = [
-        obj_get(pins / f"maps-{LAYOUT}" / spec.name) for spec in map_specs(Sizes()) if not spec.optional
-    ]
+    maps = pins / f"maps-{LAYOUT}"
+    opened = [None if spec.optional else obj_get(maps / spec.name) for spec in map_specs(Sizes())]
+    fds = [-1 if descriptor is None else descriptor.fd for descriptor in opened]
     for name, code in compiled.items():
-        patched = with_maps(code, [descriptor.fd for descriptor in descriptors])
-        with program_load(ProgramType.SCHED_CLS, 0, patched, name) as program:
+        with program_load(ProgramType.SCHED_CLS, 0, with_maps(code, fds), name) as program:
             pin(program.fd, programs / name)
-    for descriptor in descriptors:
-        descriptor.close()
+    for descriptor in opened:
+        if descriptor:
+            descriptor.close()
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +178,7 @@ def machines(packet_programs: Path) -> Iterator[node.Namespaces]:
 @pytest.fixture
 def net(machines: node.Namespaces, rig: Rig) -> node.Namespaces:
     """The machines; there are neither frontends nor flows."""
-    rig.lose_flows()
+    rig.forget_packets()
     return machines
 
 
@@ -201,7 +201,7 @@ def trial_rig(trial_datapath: Datapath, bpffs: Path) -> Iterator[Rig]:
     with trial_datapath.maps() as maps:
         maps.delete_frontends(maps.read_frontends())
     with Rig(trial_datapath, bpffs / "trial" / f"maps-{LAYOUT}") as made:
-        made.lose_flows()
+        made.forget_packets()
         yield made
 
 

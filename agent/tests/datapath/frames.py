@@ -119,6 +119,13 @@ def network(
     return struct.pack(">IHBB", 6 << 28, len(data), following, 64) + packed + data
 
 
+def icmp_error(source: str, target: str, about: bytes, kind: int = 0, code: int = 0, value: int = 0) -> bytes:
+    """An ICMP error that quotes an IP packet; by default destination unreachable."""
+    ipv4 = ":" not in source
+    segment = struct.pack(">BBHI", kind or (3 if ipv4 else 1), code, 0, value) + about
+    return ip(ICMP if ipv4 else ICMP6, source, target, segment)
+
+
 def ethernet(packet: bytes) -> bytes:
     """An Ethernet frame around an IP packet."""
     return _ETHERNET + (b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet
@@ -136,8 +143,8 @@ class Read:
     data: bytes
 
 
-def read(packet: bytes) -> Read:
-    """An IP packet; AssertionError when a checksum is wrong."""
+def read(packet: bytes, *, whole: bool = True) -> Read:
+    """An IP packet; AssertionError when a checksum is wrong. `whole`: look at the transport's as well."""
     if packet[0] >> 4 == 4:
         length = (packet[0] & 15) * 4
         assert internet_sum(packet[:length]) == 0, "the IPv4 header's checksum is wrong"
@@ -148,7 +155,7 @@ def read(packet: bytes) -> Read:
         protocol, segment = packet[6], packet[40:]
         while protocol in (0, 43, 44, 60):
             protocol, segment = segment[0], segment[8 if protocol == 44 else 8 * (segment[1] + 1) :]
-    if protocol in _SUM_AT:
+    if whole and protocol in _SUM_AT:
         at = _SUM_AT[Protocol(protocol) if protocol in (6, 17, 132) else protocol]
         size = 4 if protocol == SCTP else 2
         blank = segment[:at] + bytes(size) + segment[at + size :]
@@ -158,3 +165,8 @@ def read(packet: bytes) -> Read:
         )
     ports = struct.unpack_from(">HH", segment) if protocol in (6, 17, 132) else (0, 0)
     return Read(source, ports[0], target, ports[1], protocol, segment)
+
+
+def quoted(packet: bytes) -> Read:
+    """The packet that an ICMP error quotes the beginning of; checksums of the error and of that IP header are right."""
+    return read(read(packet).data[8:], whole=False)

@@ -54,6 +54,7 @@ class Answer:
     server: str
     client: str
     source: str  # where the client saw the answer come from
+    size: int
 
 
 class Connection:
@@ -72,9 +73,9 @@ class Connection:
     def port(self) -> int:
         return int(self.socket.getsockname()[1])
 
-    def ask(self) -> Answer:
-        """One question on a connected socket."""
-        self.socket.send(b"?\n")
+    def ask(self, size: int = 2) -> Answer:
+        """One question on a connected socket; a datagram's answer has its size."""
+        self.socket.send(b"\n".rjust(size, b"?"))
         return self.answer()
 
     def ask_at(self, address: str, port: int) -> Answer:
@@ -87,8 +88,8 @@ class Connection:
             said, source = self.socket.recv(1000), self.socket.getpeername()
         else:
             said, source = self.socket.recvfrom(65536)
-        server, client = said.decode().split()
-        return Answer(server, client, text(*source[:2]))
+        server, client, *_ = said.decode().split()
+        return Answer(server, client, text(*source[:2]), len(said))
 
     def close(self) -> None:
         self.socket.close()
@@ -221,7 +222,7 @@ class Servers:
 
     async def _start(self, opened: socket.socket) -> None:
         if opened.type == TCP:
-            self._running[opened] = await asyncio.start_server(_talk, sock=opened)
+            self._running[opened] = await asyncio.start_server(_talk, sock=opened, limit=1 << 20)
         else:
             self._running[opened], _ = await self._loop.create_datagram_endpoint(_Datagrams, sock=opened)
 
@@ -240,7 +241,8 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
         me = self.transport.get_extra_info("sockname")
-        self.transport.sendto(f"{text(*me[:2])} {text(*source[:2])}".encode(), source)
+        answer = f"{text(*me[:2])} {text(*source[:2])} ".encode()
+        self.transport.sendto(answer.ljust(len(data), b"."), source)
 
 
 def _setns(fd: int) -> None:

@@ -24,7 +24,6 @@ from handover_agent.table import (
 from tests.datapath.pods import TCP, UDP, frontend
 
 _SERVICE_IDS = count(1 << 20)
-_SEEN = slice(24, 32)  # struct flow: last_seen_ns
 
 
 class Rig:
@@ -89,9 +88,19 @@ class Rig:
         """Let time go by without a packet."""
         with obj_get(self._directory / "flows") as flows:
             for key, value in self._flows():
-                seen = int.from_bytes(value[_SEEN], sys.byteorder) - int(seconds * NS_PER_S)
-                aged = (seen % 2**64).to_bytes(8, sys.byteorder)  # before the machine's start, too
-                bpfmap.update(flows.fd, key, value[: _SEEN.start] + aged + value[_SEEN.stop :])
+                bpfmap.update(flows.fd, key, _aged(value, slice(24, 32), seconds))
+
+    def age_fragments(self, seconds: float) -> None:
+        """The same for the first pieces of datagrams."""
+        with obj_get(self._directory / "fragments") as fragments:
+            info = bpfmap.map_info(fragments.fd)
+            for key, value in bpfbatch.read_hash(fragments.fd, info.key_bytes, info.value_bytes):
+                bpfmap.update(fragments.fd, key, _aged(value, slice(16, 24), seconds))
+
+    def forget_packets(self) -> None:
+        """What the packet path remembers, all of it."""
+        self.lose_flows()
+        self._clear("fragments")
 
     def lose_flows(self, direction: Direction | None = None) -> None:
         """Remove entries, as a full map does."""
@@ -102,10 +111,7 @@ class Rig:
     def lose_sockets(self) -> None:
         """Forget what the socket path knows of open sockets."""
         for name in ("reverse", "forward", "sockets"):
-            with obj_get(self._directory / name) as opened:
-                info = bpfmap.map_info(opened.fd)
-                entries = bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes)
-                bpfbatch.delete(opened.fd, [key for key, _ in entries])
+            self._clear(name)
 
     def occupy(self, client: str, backend: str, port: int, ports: range) -> None:
         """Have flows of somebody else at all of a client's ports."""
@@ -132,6 +138,12 @@ class Rig:
     def remove(self, *keys: FrontendKey) -> None:
         self._maps.delete_frontends(keys)
 
+    def _clear(self, name: str) -> None:
+        with obj_get(self._directory / name) as opened:
+            info = bpfmap.map_info(opened.fd)
+            entries = bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes)
+            bpfbatch.delete(opened.fd, [key for key, _ in entries])
+
     def _flows(self) -> list[tuple[bytes, bytes]]:
         with obj_get(self._directory / "flows") as flows:
             info = bpfmap.map_info(flows.fd)
@@ -147,3 +159,9 @@ class Rig:
         """What was counted since the last call (or the test's start), without zeros."""
         before, self._before = self._before, self.datapath.counters()
         return {name: n - before[name] for name, n in self._before.items() if n != before[name]}
+
+
+def _aged(value: bytes, seen: slice, seconds: float) -> bytes:
+    """A value whose `last_seen_ns` is earlier; before the machine's start, too."""
+    before = int.from_bytes(value[seen], sys.byteorder) - int(seconds * NS_PER_S)
+    return value[: seen.start] + (before % 2**64).to_bytes(8, sys.byteorder) + value[seen.stop :]

@@ -81,6 +81,17 @@ def test_a_flow_that_cannot_be_remembered_is_left_alone(
         assert rig.counted() | {"affinity_new": 0} == {"error_flow_not_written": 1, "affinity_new": 0}
 
 
+def test_pieces_that_cannot_be_remembered_are_counted(
+    own: Datapath, no_compiler: None, packet_compiled: dict[str, bytes], bpffs: Path
+) -> None:
+    for rig in loaded(own, "fragments"):
+        pin_packet_programs(packet_compiled, bpffs / "own", bpffs / "own" / "packets")
+        trial = Trial(bpffs / "own" / "packets")
+        for number in (1, 2):
+            trial("from_pod", ip(UDP, "10.244.1.2", VIP, udp(1, 80), piece=(0, True), number=number))
+        assert rig.counted()["error_fragment_not_written"] == 1
+
+
 def test_more_frontends_than_the_map_holds_is_an_error_that_says_so(own: Datapath, no_compiler: None) -> None:
     own.load_maps(map_specs(SMALL))
     with own.maps() as maps:

@@ -94,6 +94,7 @@ def test_maps_have_the_numbers_and_sizes_that_c_gives_them() -> None:
         "fragments": ("struct fragment_key", "struct fragment"),
         "sources": ("struct source_key", "__u32"),
         "clients": ("struct address", "__u64"),
+        "work": ("__u32", "char[WORK_BYTES]"),
         "connected": ("__u32", "struct connected"),
     }
     sizes = constants([f"sizeof({name})" for spec in specs for name in types[spec.name]])

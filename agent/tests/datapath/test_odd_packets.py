@@ -201,11 +201,3 @@ def test_a_flood_of_first_packets_leaves_the_table_in_order(trial: Trial, rig: R
     for port in range(1, 400):
         trial("from_outside", ip(TCP, "198.51.100.9", FRONTENDS[4], tcp(port, 80, SYN)))
     assert len(rig.flows()) == 2 * 399
-
-
-@FAMILIES
-def test_pieces_without_ports_and_without_a_first_are_left_alone(trial: Trial, rig: Rig, family: int) -> None:
-    for program in PROGRAMS:
-        packet = ip(UDP, CLIENTS[family], FRONTENDS[family], bytes(100), summed=False, piece=(185, False))
-        assert trial(program, packet).packet == packet
-    assert rig.counted() == {"packet_fragment": 3}
