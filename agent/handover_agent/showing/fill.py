@@ -76,6 +76,7 @@ ABOUT: dict[str, About] = {
         "further pods are two clients: one by their sockets, one by their address",
     ),
     "counters": About("what `handover-agent drops` shows"),
+    "work": About("what one run of a program works on"),
 }
 
 
