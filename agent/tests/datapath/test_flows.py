@@ -3,9 +3,10 @@
 import random
 
 import pytest
+from handover_agent.datapath import Datapath
 from handover_agent.entries import Direction
 from handover_agent.marks import Mark
-from handover_agent.table import Backend, FrontendFlags, Protocol, Scope, ip_bytes
+from handover_agent.table import Backend, FrontendFlags, FrontendKey, Protocol, Scope, ip_bytes
 from tests.datapath.frames import (
     ABORT,
     ACK,
@@ -444,6 +445,22 @@ def test_datagrams_stay_with_a_backend_that_left_the_frontend_as_long_as_it_answ
     assert rig.counted()["flow_draining"] == 1
     rig.age_flows(3)
     assert reached(talk.open()) == (BACKENDS[4][1], 8080)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_datagrams_leave_a_backend_that_answers_but_serves_no_more(
+    trial: Trial, rig: Rig, trial_datapath: Datapath, family: int
+) -> None:
+    """As with kube-proxy: what is not in any EndpointSlice has no clients, whatever it answers."""
+    stays, leaves = Talk(trial, UDP, family), Talk(trial, UDP, family, 40001)
+    for talk, backend in ((stays, 1), (leaves, 0)):
+        rig.expose(FRONTENDS[family][0], 80, backends(family)[backend : backend + 1])
+        talk.answer(talk.open())
+    rig.expose(FRONTENDS[family][0], 80, backends(family)[2:3])
+    frontend = FrontendKey(ip_bytes(FRONTENDS[family][0]), 80, UDP)
+    assert trial_datapath.forget_udp_flows({frontend: set(backends(family)[1:3])}) == 2
+    assert reached(stays.open()) == (BACKENDS[family][1], 8080)
+    assert reached(leaves.open()) == (BACKENDS[family][2], 8080)
 
 
 def test_datagrams_of_a_frontend_that_is_gone_are_left_alone(trial: Trial, rig: Rig) -> None:
