@@ -13,7 +13,7 @@ from pathlib import Path
 
 from e2e.bench import crowd, machine, plot, report
 from e2e.bench.asking import BenchError
-from e2e.bench.ground import Ground
+from e2e.bench.ground import NODES, Ground
 from e2e.bench.proxies import Agent, KubeProxy, Proxy
 from e2e.bench.results import KUBE_PROXIES, OURS, Results, ResultsError, Sample, State
 from e2e.bench.steps import STEPS
@@ -25,7 +25,6 @@ from e2e.lab.paths import CHECKOUT
 from e2e.trial import TrialError
 
 SIZES = (10, 1_000, 10_000, 30_000)
-NODES = 5
 SHORT = Effort(rounds=21, stream_rounds=5, connects=300, stream_s=0.5, changes=11, slow_changes=3, cpu_s=10)
 RESULTS, TABLE, PLOT = "results.json", "results.md", "results.svg"
 DOCUMENT = CHECKOUT / "docs/benchmark.md"
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> Results:
     wanted = [step for step in STEPS if not options.steps or step in options.steps or step == "start"]
     if all(results.done(step, size) for size in sizes for step in wanted):
         return results
-    lab = Lab(options.lab, nodes=NODES, mode="iptables")
+    lab = Lab(options.lab, nodes=len(NODES) + 1, mode="iptables")
     kept = False
     try:
         ground = Ground.open(lab)

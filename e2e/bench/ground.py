@@ -15,7 +15,7 @@ from e2e.bench import crowd
 from e2e.bench.asking import BenchError, Client
 from e2e.bench.bulk import Bulk, Write
 from e2e.bench.proxies import bare
-from e2e.bench.results import IPTABLES, NFTABLES, NONE, OURS, PACKET
+from e2e.bench.results import CONNTRACK, IPTABLES, NFTABLES, NONE, OURS, PACKET
 from e2e.kube import Kube, Object, path
 from e2e.lab import Lab, Node
 from e2e.lab.control import COMPONENTS, CONTROLLERS, SCHEDULER
@@ -28,13 +28,14 @@ from e2e.trial import until
 NAMESPACE = "bench"
 OUTSIDE = "outside"
 SERVERS = "n1"
-NODES = {NONE: "n2", IPTABLES: "n3", NFTABLES: "n4", OURS: "n5"}
+NODES = {NONE: "n2", CONNTRACK: "n3", IPTABLES: "n4", NFTABLES: "n5", OURS: "n6"}
 STREAMS, DATAGRAMS, NODE_PORT = 8081, 8082, 30080
 DATA_IP, OUTSIDE_IP, PROBE_IP = "10.96.60.1", "10.96.60.2", "10.96.60.3"
 _PROGRAMS = Path(__file__).with_name("inside")
 _CLIENT_PORT, _BESIDE_PORT = 18090, 18091
 _DIGEST = "handover.dev/program"
 _CHUNK = 1000
+_TRACKING = "table inet bench { chain tracked { type nat hook postrouting priority srcnat; } }"
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ class Ground:
             node.stop_kubelet()
             if node.name != NODES[OURS]:  # which is cleaned by its own tool
                 bare(node)
+        self.node(CONNTRACK).exec(["nft", "-f", "-"], stdin=_TRACKING)
         self._start_beside()
         for client in self.clients.values():
             client.wait()

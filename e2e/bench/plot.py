@@ -10,9 +10,16 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 from e2e.bench.report import WAYS
-from e2e.bench.results import IPTABLES, NFTABLES, NONE, OURS, PACKET, Results
+from e2e.bench.results import CONNTRACK, IPTABLES, NFTABLES, NONE, OURS, PACKET, Results
 
-COLOURS = {NONE: "#767676", IPTABLES: "#c2410c", NFTABLES: "#a16207", OURS: "#1d4ed8", PACKET: "#0f766e"}
+COLOURS = {
+    NONE: "#767676",
+    CONNTRACK: "#b4b4b4",
+    IPTABLES: "#c2410c",
+    NFTABLES: "#a16207",
+    OURS: "#1d4ed8",
+    PACKET: "#0f766e",
+}
 PANELS = {
     "connect": "TCP connect p50, µs",
     "change": "one endpoint changed → usable p50, ms",

@@ -119,10 +119,11 @@ class Agent:
 
 def start_times(log: str) -> dict[str, float]:
     """From the agent's log of one start: seconds from the first list's beginning until the maps are filled (`sync`),
-    and how many of them went into loading the programs (`load`). Empty when the maps were never filled. Pure.
+    and how many of them went into listing (`list`), programs (`load`) and maps (`fill`); the rest is waiting for turns.
+    Empty when the maps were never filled. Pure.
     """
     began: list[float] = []
-    loading = 0.0
+    listed = loading = 0.0
     for line in log.splitlines():
         try:
             said = json.loads(line)
@@ -131,8 +132,10 @@ def start_times(log: str) -> dict[str, float]:
             continue  # a traceback, or another program's words
         if said["message"] == "listed" and str(said["resource"]).startswith(("services", "endpointslices")):
             began.append(at - seconds)
+            listed = at
         elif said["message"] == "programs loaded":
             loading = seconds
         elif said["message"] == "maps filled" and began:
-            return {"sync": at - min(began), "load": loading}
+            times = {"sync": at - min(began), "list": listed - min(began), "load": loading, "fill": seconds}
+            return {name: round(value, 3) for name, value in times.items()}
     return {}

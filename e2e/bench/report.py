@@ -6,11 +6,12 @@ from pathlib import Path
 from statistics import median
 
 from e2e.bench.goals import Verdict, paired, verdicts
-from e2e.bench.results import IPTABLES, NFTABLES, NONE, OURS, PACKET, Results, ResultsError
+from e2e.bench.results import CONNTRACK, IPTABLES, NFTABLES, NONE, OURS, PACKET, Results, ResultsError
 
 BEGIN, END = "<!-- begin: written by e2e.bench -->", "<!-- end: written by e2e.bench -->"
 WAYS = {
     NONE: "no proxy",
+    CONNTRACK: "no proxy, but conntrack",
     IPTABLES: "kube-proxy iptables",
     NFTABLES: "kube-proxy nftables",
     OURS: "ours",
@@ -44,7 +45,9 @@ MEASURES = (
     Measure("change-write", "the same, API write begun → usable p50, ms", _plain(1)),
     Measure("start", "process started → every Service usable, s", _plain(1)),
     Measure("sync", "first list begun → maps complete, s", _plain(2)),
+    Measure("list", "of that, listing, s", _plain(2)),
     Measure("load", "of that, compiling and loading the programs, s", _plain(2)),
+    Measure("fill", "of that, the table and the maps, s", _plain(2)),
     Measure("memory", "memory of the process, MB", _plain(0)),
     Measure("map-memory", "memory of its maps in the kernel, MB", _plain(0)),
     Measure("cpu", "CPU at 100 endpoint changes/s, % of a core", _plain(0)),

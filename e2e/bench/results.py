@@ -8,8 +8,17 @@ from typing import Any
 
 FORMAT = 1
 
-# The ways to a server. PACKET is ours too, for a client that our socket path does not see.
-NONE, IPTABLES, NFTABLES, OURS, PACKET = "none", "iptables", "nftables", "ours", "packet"
+# The ways to a server. CONNTRACK is no proxy either, on a node whose kernel tracks connections because some rule asks
+# for it: as almost every node does. PACKET is ours too, for a client that our socket path does not see.
+NONE, CONNTRACK, IPTABLES, NFTABLES, OURS, PACKET = (
+    "none",
+    "conntrack",
+    "iptables",
+    "nftables",
+    "ours",
+    "packet",
+)
+UNPROXIED = (NONE, CONNTRACK)
 KUBE_PROXIES = (IPTABLES, NFTABLES)
 
 

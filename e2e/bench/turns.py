@@ -10,7 +10,7 @@ from e2e.bench.asking import Address, Client
 from e2e.bench.ground import DATA_IP, Ground
 from e2e.bench.processes import Running
 from e2e.bench.proxies import Proxy
-from e2e.bench.results import NONE, OURS, PACKET, Sample
+from e2e.bench.results import OURS, PACKET, UNPROXIED, Sample
 
 NOT_SERVED = "not measured: this way does not serve it"
 
@@ -60,19 +60,19 @@ class Bench:
         return self.ground.clients[way]
 
     def ways(self, packet: Address | None = None) -> list[str]:
-        """No proxy, those that serve, and our packet path if that serves an address."""
-        found = [NONE, *self.running]
+        """No proxy twice, those that serve, and our packet path if that serves an address."""
+        found = [*UNPROXIED, *self.running]
         return [*found, PACKET] if OURS in found and packet and self.client(PACKET).serves(packet) else found
 
     def crowd_targets(self, way: str, services: int) -> list[Address]:
         """A sample of the crowd's ClusterIPs; without a proxy, its servers."""
-        if way == NONE:
+        if way in UNPROXIED:
             return [(server, crowd.BACKEND_PORT) for server in self.ground.servers]
         return [(crowd.cluster_ip(index), crowd.PORT) for index in crowd.sample(services)]
 
     def data_target(self, way: str, port: int) -> Address:
         """Where streams and datagrams are answered."""
-        return (self.ground.servers[0] if way == NONE else DATA_IP, port)
+        return (self.ground.servers[0] if way in UNPROXIED else DATA_IP, port)
 
     def rounds(self, do: str, turns: Mapping[str, Turn], name: str) -> dict[str, tuple[float, ...]]:
         """Ask every way in every round, beginning with another one each time. Raises BenchError."""
