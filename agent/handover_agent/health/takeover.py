@@ -58,11 +58,10 @@ class Takeover:
 
     async def follow(self) -> None:
         """Make the other ports what they should be now."""
-        if self._policies.complete:
+        if self._policies.complete:  # else a port could deny endpoints that are not listed yet
             self._policies.refresh()
         async with self._lock:
             if not self._proxy.held:
                 return
             await self._metrics.open()
-            if self._policies.complete:  # else a port could deny endpoints that are not listed yet
-                await self._services.follow(self._policies.checks, self._places())
+            await self._services.follow(self._policies.checks, self._places())
