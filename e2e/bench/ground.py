@@ -198,7 +198,16 @@ class Ground:
             raise BenchError(f"the pod client-{OURS} has no process on {NODES[OURS]}")
         program = str(_PROGRAMS / "client.py")
         # They end with us, however that comes: the next run brings its own.
-        command = ["setpriv", "--pdeathsig", "KILL", "--", "/usr/bin/python3", "-I", program, str(_BESIDE_PORT)]
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            "/usr/bin/python3",
+            "-I",
+            program,
+            str(_BESIDE_PORT),
+        ]
         beside = self.lab.subtree.part("client").joining(["nsenter", "-t", str(pid), "-n", "--", *command])
         self._beside = [self.lab.client_popen(command), subprocess.Popen(beside)]
         self.clients[OUTSIDE] = Client("client outside", self.lab.plan.client4, _BESIDE_PORT, self.fabric)
