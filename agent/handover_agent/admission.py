@@ -24,6 +24,7 @@ class Admission:
         self._maps, self._number = maps, number
         self._held: dict[int, set[Prefix]] = {}
         self._want: dict[int, dict[FrontendKey, tuple[Prefix, ...]]] = {}
+        self._unsure = False  # a write failed, and what it had written could not be read
 
     @property
     def rows(self) -> int:
@@ -32,9 +33,10 @@ class Admission:
 
     def read(self) -> None:
         """Take over what the kernel has. Raises OSError."""
-        self._held = {}
+        held: dict[int, set[Prefix]] = {}
         for row in self._maps.read_sources():
-            self._held.setdefault(row.service_id, set()).add(row.prefix)
+            held.setdefault(row.service_id, set()).add(row.prefix)
+        self._held, self._unsure = held, False
 
     def expect(self, table: Mapping[FrontendKey, Entry]) -> None:
         """The whole table that is wanted."""
@@ -59,6 +61,8 @@ class Admission:
 
         What is in the way of one Service port does not keep others from theirs.
         """
+        if self._unsure and entries:
+            self._read_back()
         missing: dict[int, list[Source]] = {}
         for entry in entries.values():
             number = self._number(entry.service)
@@ -77,15 +81,25 @@ class Admission:
             if (number := self._number(entry.service)) in failed
         }
 
-    def dismiss(self, numbers: Iterable[int], in_force: Collection[int]) -> dict[FrontendKey, str]:
-        """Remove what is not wanted any more of these numbers, but for those that frontends in force go on asking for
-        because they could not be changed. Returns the frontends that let too many in because that failed.
+    def dismiss(
+        self, numbers: Iterable[int], asking: Mapping[int, Collection[FrontendKey]]
+    ) -> dict[FrontendKey, str]:
+        """Remove what is not wanted any more of these numbers, but for those that frontends in the kernel are `asking`
+        for though they should not. Returns the frontends that let too many in because that failed.
         """
         failed: dict[FrontendKey, str] = {}
+        if self._unsure:
+            self._read_back()
         for number in numbers:
-            surplus = self._held.get(number, set()) - self._wanted(number)
-            if surplus and number not in in_force and (reason := self._remove(number, surplus)):
-                failed |= dict.fromkeys(self._want.get(number, ()), reason)
+            surplus, wanting = (
+                self._held.get(number, set()) - self._wanted(number),
+                self._want.get(number, {}),
+            )
+            if not surplus or any(key not in wanting for key in asking.get(number, ())):
+                continue
+            reason = self._remove(number, surplus)
+            if reason:
+                failed |= dict.fromkeys(wanting, reason)
         return failed
 
     def strangers(self) -> set[int]:
@@ -109,6 +123,7 @@ class Admission:
         try:
             self._maps.write_sources(rows)
         except (OSError, MapFull) as error:
+            self._read_back()
             return error
         for row in rows:
             self._held.setdefault(row.service_id, set()).add(row.prefix)
@@ -118,8 +133,16 @@ class Admission:
         try:
             self._maps.delete_sources([Source(number, prefix) for prefix in sorted(prefixes)])
         except OSError as error:
+            self._read_back()
             return f"source ranges could not be removed: {error}"
         self._held[number] -= prefixes
         if not self._held[number]:
             del self._held[number]
         return ""
+
+    def _read_back(self) -> None:
+        """A batch may have been written in part: find out how much of it."""
+        try:
+            self.read()
+        except OSError:
+            self._unsure = True

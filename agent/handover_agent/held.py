@@ -11,9 +11,10 @@ from itertools import groupby
 
 from handover_agent.diff import Held, Region
 from handover_agent.regions import GRACE_S, Regions
-from handover_agent.table import Backend, FrontendKey, FrontendValue, Maps
+from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Maps
 
 _CHUNK = 16384
+_SOURCES = int(FrontendFlags.SOURCES)
 
 
 class Holdings:
@@ -23,6 +24,8 @@ class Holdings:
         self._maps = maps
         self.regions = Regions(maps.backend_capacity, clock, grace_s)
         self.frontends: dict[FrontendKey, Held] = {}
+        self.asking: dict[int, set[FrontendKey]] = {}
+        """Which frontends ask who may connect, by the number that they ask for."""
         self._shared: dict[tuple[Backend, ...], Region] = {}
         self._met = False
 
@@ -46,13 +49,14 @@ class Holdings:
             if region.backends is not None:
                 self._shared.setdefault(region.backends, region)
         nowhere = _nowhere()
-        self.frontends = {}
+        self.frontends, self.asking = {}, {}
         for key, value in found.items():
             span = (value.offset, value.count)
             at = None if not value.count else by_span.get(unsound.get(span, span), nowhere)
             if at is not None:
                 at.users += 1
             self.frontends[key] = Held(value, at)
+            self._asks(key, value)
 
     def region(self, backends: tuple[Backend, ...]) -> tuple[Region | None, bool]:
         """A region with these backends and one more user, and whether it must still be written.
@@ -82,10 +86,17 @@ class Holdings:
     def put(self, key: FrontendKey, held: Held | None) -> None:
         """The kernel now has this (whose region has been counted already); the old region is left."""
         old = self.frontends.pop(key, None)
+        if old is not None and _filters(old.value):
+            self.asking[old.value.service_id].discard(key)
         if held is not None:
             self.frontends[key] = held
+            self._asks(key, held.value)
         if old is not None:
             self.leave(old.region)
+
+    def _asks(self, key: FrontendKey, value: FrontendValue) -> None:
+        if _filters(value):
+            self.asking.setdefault(value.service_id, set()).add(key)
 
     def surprise(self, key: FrontendKey, value: FrontendValue | None) -> None:
         """The kernel has something here that is neither old nor new: take it as it is, trusting nothing of
@@ -136,6 +147,10 @@ class Holdings:
         if members:
             read()
         return content
+
+
+def _filters(value: FrontendValue) -> bool:
+    return bool(int(value.flags) & _SOURCES)
 
 
 def _nowhere() -> Region:

@@ -168,10 +168,9 @@ class Reconciler:
             ]
             if differences:
                 self._failures = {}
-                filtered = [key for key, entry in self._want.items() if is_filtered(entry)]
-                self._write(
-                    [*found.flips, *found.deletes, *found.inserts, *filtered], self._admission.strangers()
-                )
+                filtered = (key for key, entry in self._want.items() if is_filtered(entry))
+                keys = dict.fromkeys([*found.flips, *found.deletes, *found.inserts, *filtered])
+                self._write(list(keys), self._admission.strangers())
             return differences
 
     def _ensure_read(self) -> None:
@@ -199,15 +198,14 @@ class Reconciler:
             self._failures.pop(key, None)
         batch = Batch(self._maps, self._held)
         filtered = {k: entry for k in keys if (entry := self._want.get(k)) is not None and is_filtered(entry)}
-        numbers = {
-            *strangers,
-            *self._asking(keys),
-            *(self._identities.number(e.service) for e in filtered.values()),
-        }
+        numbers = {*strangers, *self._asking(keys), *self._numbers(filtered.values())}
         for key, error in self._admission.admit(filtered).items():
             batch.failed[key] = f"source ranges could not be written: {error}"
             if isinstance(error, MapFull):
                 batch.full[key] = error.name
+        numbers -= self._numbers(
+            filtered[key] for key in batch.failed
+        )  # who lacks new ones keeps the old ones
         todo = changes(
             self._held.frontends,
             self._want,
@@ -225,9 +223,8 @@ class Reconciler:
         written = batch.put(flips)
         deleted = batch.delete(todo.deletes)
         written += batch.put(inserts)
-        if numbers:
-            in_force = self._asking([*batch.failed, *self._failures])
-            batch.failed |= self._admission.dismiss(numbers, in_force)
+        if numbers and not batch.blind:
+            batch.failed |= self._admission.dismiss(numbers, self._held.asking)
         for key, reason in batch.failed.items():
             self._fail(key, reason, tries.get(key, 0), batch.full.get(key, ""))
         if batch.blind:
@@ -235,6 +232,9 @@ class Reconciler:
         if len(self._identities) > 2 * len(self._want) + 64:
             self._identities.keep({entry.service for entry in self._want.values()})
         return self._report(written, deleted)
+
+    def _numbers(self, entries: Iterable[Entry]) -> set[int]:
+        return {self._identities.number(entry.service) for entry in entries}
 
     def _asking(self, keys: Iterable[FrontendKey]) -> set[int]:
         """The numbers by which these frontends, as they are in the kernel, ask for source ranges."""

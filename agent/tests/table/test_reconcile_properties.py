@@ -9,11 +9,22 @@ from collections import defaultdict
 from itertools import pairwise
 
 import pytest
+from handover_agent.identity import candidates
 from handover_agent.reconcile import Reconciler
-from handover_agent.table import Backend, Entry, FrontendFlags, FrontendKey, FrontendValue
+from handover_agent.table import (
+    Backend,
+    Entry,
+    FrontendFlags,
+    FrontendKey,
+    FrontendValue,
+    Prefix,
+    Source,
+    ip_bytes,
+)
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 from tests.fakes.clock import Clock
 from tests.fakes.maps import FakeMaps, Fault
 from tests.table.wanting import entry, key
@@ -22,17 +33,28 @@ pytestmark = pytest.mark.unit
 
 GRACE_S = 2.0
 KEYS = [key(f"10.96.0.{n}") for n in range(6)]
-OPERATIONS = ["write_frontends", "delete_frontends", "write_backends", "read_frontends", "read_backends"]
+OPERATIONS = [
+    *("write_frontends", "delete_frontends", "write_backends", "read_frontends", "read_backends"),
+    *("write_sources", "delete_sources", "read_sources"),
+]
+
+PREFIXES = [Prefix(ip_bytes(f"10.{n}.0.0"), 112) for n in range(3)]
+
+
+def made(backends: list[str], service: str, affinity: bool, sources: list[Prefix]) -> Entry:
+    flags = FrontendFlags.AFFINITY if affinity else FrontendFlags.NONE
+    if sources:
+        flags |= FrontendFlags.SOURCES
+    found = entry(*backends, service=f"a/{service}:p/TCP", flags=flags)
+    return replace(found, sources=tuple(sorted(sources)))
+
 
 entries = st.builds(
-    lambda backends, service, affinity: entry(
-        *backends,
-        service=f"a/{service}:p/TCP",
-        flags=FrontendFlags.AFFINITY if affinity else FrontendFlags.NONE,
-    ),
+    made,
     st.lists(st.sampled_from([f"10.1.1.{n}:80" for n in range(5)]), unique=True, max_size=4),
     st.sampled_from("xyz"),
     st.booleans(),
+    st.lists(st.sampled_from(PREFIXES), unique=True, max_size=2),
 )
 keys = st.sampled_from(KEYS)
 times = st.sampled_from([0.0, 0.1, 0.5, 1.9, 2.0, 5.0, 40.0])
@@ -48,6 +70,7 @@ class Readers(RuleBasedStateMachine):
         self.maps = FakeMaps(frontend_capacity=frontends, backend_capacity=backends, on_write=self.look)
         self.reconciler = Reconciler(self.maps, self.clock, grace_s=GRACE_S)
         self.want: dict[FrontendKey, Entry] = {}
+        self.asked: defaultdict[tuple[FrontendKey, int], list[set[Prefix]]] = defaultdict(list)
         self.ever: defaultdict[FrontendKey, set[tuple[Backend, ...]]] = defaultdict(set)
         self.reading: dict[tuple[FrontendKey, FrontendValue], float] = {}  # when the value was last in force
 
@@ -55,11 +78,16 @@ class Readers(RuleBasedStateMachine):
         for frontend, value in self.maps.frontends.items():
             self.reading[frontend, value] = self.clock()
         for (frontend, value), since in list(self.reading.items()):
-            if self.clock() - since >= GRACE_S:
+            if self.clock() - since >= GRACE_S - 1e-6:  # sums of floats
                 del self.reading[frontend, value]
                 continue
             found = tuple(self.maps.region(value))
             assert found in self.ever[frontend], f"{frontend} led to {[str(b) for b in found]}"
+        for frontend, value in self.maps.frontends.items():
+            if value.flags & FrontendFlags.SOURCES:
+                rows = {row.prefix for row in self.maps.sources if row.service_id == value.service_id}
+                lately = self.asked[frontend, value.service_id]
+                assert not lately or rows & set.union(*lately), f"{frontend} lets nobody in"
 
     def wish(self, change: dict[FrontendKey, Entry | None]) -> None:
         for frontend, wanted in change.items():
@@ -68,6 +96,9 @@ class Readers(RuleBasedStateMachine):
             else:
                 self.want[frontend] = wanted
                 self.ever[frontend].add(wanted.backends)
+                if wanted.sources:
+                    number = next(candidates(wanted.service))
+                    self.asked[frontend, number].append(set(wanted.sources))
 
     @rule(table=st.dictionaries(keys, entries))
     def sync(self, table: dict[FrontendKey, Entry]) -> None:
@@ -146,6 +177,11 @@ class Readers(RuleBasedStateMachine):
         for frontend, wanted in self.want.items():
             assert self.maps.lookup(frontend) == list(wanted.backends)
             assert self.maps.frontends[frontend].flags == wanted.flags
+        assert self.maps.sources == {
+            Source(self.maps.frontends[frontend].service_id, prefix)
+            for frontend, wanted in self.want.items()
+            for prefix in wanted.sources
+        }
         before = self.maps.writes
         assert self.reconciler.sync(self.want).in_sync
         assert self.reconciler.verify() == []
