@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from handover_agent.table import Table
-from tests.datapath.conftest import packet_compiled
+from tests.datapath import pods
+from tests.datapath.conftest import compiled, no_compiler
 from tests.differential import asking, proxied, tabled
 from tests.differential.asking import Question
 from tests.differential.batches import BATCHES, Batch, ask, seen_from
@@ -17,7 +18,7 @@ from tests.differential.packets import Ending, Endings
 from tests.kubeproxy import recording
 from tests.node.netns import Namespace, run
 
-__all__ = ["packet_compiled"]
+__all__ = ["compiled", "no_compiler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +68,10 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     run("mount", "-t", "bpf", "bpf", str(path))
     yield path
     run("umount", str(path))
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup to which nothing is attached."""
+    with pods.cgroup(f"handover-differential-{os.getpid()}") as path:
+        yield path

@@ -5,10 +5,12 @@ the wires: behind the node's device (remote backends, and what is left alone), b
 node's own loopback.
 """
 
+import errno
+import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from select import select
 
@@ -46,10 +48,15 @@ table inet witness {
 _OWN = frozenset(map(ip_bytes, (*setting.PRIMARY, *setting.SECOND)))
 
 
+Process = Callable[[Sequence[tuple[str, str, int, int, int]]], Sequence[int]]
+"""See `connecting`."""
+
+
 class Crossroads:
     """The wires around the node. `endings` sends packets and tells what came of them."""
 
-    def __init__(self, far: Namespace) -> None:
+    def __init__(self, far: Namespace, process: Process | None = None) -> None:
+        self._process = process
         with far.entered():
             self._wires = {Origin.OUTSIDE: _wire("outside"), Origin.POD: _wire("podside")}
         self._wires[Origin.NODE] = _wire("lo")
@@ -100,11 +107,14 @@ class Crossroads:
         self, packets: Sequence[Packet], chosen: Sequence[int], found: list[Counter[Ending]]
     ) -> list[int]:
         """Sends the chosen packets; returns those of which nothing was seen."""
-        sent: dict[int, int] = {}
-        for index in chosen:
-            self._number += 1
-            sent[self._number] = index
-            self._send(packets[index], self._number)
+        sent: dict[int | tuple[bool, int], int] = {}
+        if self._process is None:
+            for index in chosen:
+                self._number += 1
+                sent[self._number] = index
+                self._send(packets[index], self._number)
+        else:
+            sent = self._connect(packets, chosen, found)
         last = self._markers()
         deadline = time.monotonic() + 2
         while last and time.monotonic() < deadline:
@@ -113,13 +123,39 @@ class Crossroads:
                 seen = None if address[2] == _OUTGOING else frames.read(raw)
                 if seen is not None and seen.number in last:
                     last.discard(seen.number)
-                elif seen is not None and seen.number in sent:
-                    index = sent[seen.number]
-                    ending = _ending(packets[index], seen)
+                elif seen is not None:
+                    name = (
+                        seen.number if seen.number in sent else (is_ipv4(seen.destination), seen.source_port)
+                    )
+                    ending = _ending(packets[sent[name]], seen) if name in sent else None
                     if ending is not None:
-                        found[index][ending] += 1
-                        del sent[seen.number]
+                        found[sent.pop(name)][ending] += 1
         return list(sent.values())
+
+    def _connect(
+        self, packets: Sequence[Packet], chosen: Sequence[int], found: list[Counter[Ending]]
+    ) -> dict[int | tuple[bool, int], int]:
+        """Has the process connect to the chosen packets' destinations; by what their packets are known.
+
+        A SYN's number is the kernel's to choose: it is known by its port.
+        """
+        assert self._process is not None
+        orders = []
+        for index in chosen:
+            self._number += 1
+            packet, own_port = packets[index], _port(self._number)
+            to = packet.protocol.name, ip_text(packet.destination), packet.port
+            orders.append((*to, own_port, self._number))
+        sent: dict[int | tuple[bool, int], int] = {}
+        for index, order, code in zip(chosen, orders, self._process(orders), strict=True):
+            if code == errno.ECONNREFUSED:
+                found[index][Ending(Kind.REFUSED)] += 1
+            elif code:
+                raise OSError(code, os.strerror(code), str(packets[index]))
+            else:
+                known_by_port = is_ipv4(packets[index].destination), order[3]
+                sent[known_by_port if order[0] == "TCP" else order[4]] = index
+        return sent
 
     def _markers(self) -> set[int]:
         """Packets that everybody leaves alone, behind the others on each wire: then those have gone through."""
@@ -136,7 +172,7 @@ class Crossroads:
         return numbers
 
     def _send(self, packet: Packet, number: int) -> None:
-        source_port = 1024 + number % 64000
+        source_port = _port(number)
         if packet.origin is not Origin.NODE:
             hardware = self._hardware[packet.origin]
             self._wires[packet.origin].send(frames.frame(packet, number, source_port, hardware))
@@ -144,6 +180,11 @@ class Crossroads:
         raw = frames.packet(packet, number, source_port)
         with suppress(PermissionError):  # dropped on the way out: that is for the wires to tell
             self._raw[is_ipv4(packet.destination)].sendto(raw, (ip_text(packet.destination), 0))
+
+
+def _port(number: int) -> int:
+    """The source port of a packet: another one for each of those that are under way."""
+    return 1024 + number % 64000
 
 
 def _ending(packet: Packet, seen: frames.Seen) -> Ending | None:
@@ -159,8 +200,11 @@ def _ending(packet: Packet, seen: frames.Seen) -> Ending | None:
 
 
 @contextmanager
-def crossroads() -> Iterator[Crossroads]:
-    """Around the node's network namespace that the caller is in, where `proxied.devices` has been called."""
+def crossroads(process: Process | None = None) -> Iterator[Crossroads]:
+    """Around the node's network namespace that the caller is in, where `proxied.devices` has been called.
+
+    With a process, it connects instead of packets being sent.
+    """
     for switch, value in _SWITCHES.items():
         write(f"/proc/sys/{switch}", value)
     run(
@@ -182,7 +226,7 @@ def crossroads() -> Iterator[Crossroads]:
             family = "-6" if ":" in pods else "-4"
             run("ip", family, "route", "add", pods, "dev", "pods")
             run("ip", family, "route", "add", everything, "dev", "eth0")
-        made = Crossroads(far)
+        made = Crossroads(far, process)
         try:
             yield made
         finally:

@@ -5,7 +5,7 @@ in what an ICMP error quotes.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from handover_agent.objects import V4_PREFIX, is_ipv4
 from handover_agent.table import Protocol
@@ -23,7 +23,9 @@ class Seen:
     """What a frame says: of a packet that went on, or (refused) of an answer to it."""
 
     number: int
+    protocol: Protocol
     source: bytes
+    source_port: int
     destination: bytes
     port: int
     refused: bool = False  # ICMP: port unreachable, or a reset of TCP
@@ -82,18 +84,19 @@ def _read_ip(raw: bytes) -> Seen | None:
         if inner is None:
             return None
         refused, received = load[1] == _PORT[protocol], load[1] == _PROHIBITED[protocol]
-        return Seen(inner.number, inner.source, inner.destination, inner.port, refused, received)
+        return replace(inner, refused=refused, received=received)
     if protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP) or len(load) < 12:
         return None
-    (port,) = struct.unpack_from("!H", load, 2)
-    at = {Protocol.TCP: 4, Protocol.UDP: 8, Protocol.SCTP: 16}[Protocol(protocol)]
+    protocol = Protocol(protocol)
+    source_port, port = struct.unpack_from("!HH", load)
+    at = {Protocol.TCP: 4, Protocol.UDP: 8, Protocol.SCTP: 16}[protocol]
     if len(load) < at + 4:
         return None
     (number,) = struct.unpack_from("!I", load, at)
     if protocol == Protocol.TCP and load[13] & _RST:
         (acknowledged,) = struct.unpack_from("!I", load, 8)
-        return Seen(acknowledged - 1, source, destination, port, refused=True)
-    return Seen(number, source, destination, port)
+        return Seen(acknowledged - 1, protocol, source, source_port, destination, port, refused=True)
+    return Seen(number, protocol, source, source_port, destination, port)
 
 
 def _load(protocol: Protocol, source_port: int, port: int, number: int) -> bytes:

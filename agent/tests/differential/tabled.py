@@ -38,36 +38,40 @@ def _listed(kind: Watched[T], objects: Iterable[Json]) -> list[T]:
 
 def endings(table: Table, packet: Packet) -> Endings:
     """Every way in which the packet may end."""
-    found = _entry(table, packet)
+    found = _hit(table, packet)
     if found is None:
         return LEFT
-    entry, always_masqueraded = found
-    if entry.flags & FrontendFlags.SOURCES and not any(
-        _within(each, packet.source) for each in entry.sources
-    ):
+    hit, always_masqueraded = found
+    if hit.flags & FrontendFlags.SOURCES and not any(_within(each, packet.source) for each in hit.sources):
         return DROPPED
-    if entry.flags & FrontendFlags.REFUSE:
+    if hit.flags & FrontendFlags.REFUSE:
         return REFUSED
-    if entry.flags & FrontendFlags.DROP:
+    if hit.flags & FrontendFlags.DROP:
         return DROPPED
-    masqueraded = always_masqueraded or bool(entry.flags & FrontendFlags.MASQUERADE)
+    masqueraded = always_masqueraded or bool(hit.flags & FrontendFlags.MASQUERADE)
     return frozenset(
         Ending(packets.Kind.SERVED, backend, masqueraded or backend.address == packet.source)
-        for backend in entry.backends
+        for backend in hit.backends
     )
 
 
-def _entry(table: Table, packet: Packet) -> tuple[Entry, bool] | None:
+def entry(table: Table, packet: Packet) -> Entry | None:
+    """The entry that a packet hits."""
+    found = _hit(table, packet)
+    return found[0] if found else None
+
+
+def _hit(table: Table, packet: Packet) -> tuple[Entry, bool] | None:
     """The entry that a packet hits, and whether it is masqueraded whatever the entry says."""
     outside = packet.origin is Origin.OUTSIDE
     if outside:
-        entry = table.get(FrontendKey(packet.destination, packet.port, packet.protocol, Scope.EXTERNAL))
-        if entry is not None:
-            return entry, False
+        hit = table.get(FrontendKey(packet.destination, packet.port, packet.protocol, Scope.EXTERNAL))
+        if hit is not None:
+            return hit, False
     for port, protocol in ((packet.port, packet.protocol), (0, Protocol.ANY)):
-        entry = table.get(FrontendKey(packet.destination, port, protocol))
-        if entry is not None:
-            return entry, outside
+        hit = table.get(FrontendKey(packet.destination, port, protocol))
+        if hit is not None:
+            return hit, outside
     return None
 
 

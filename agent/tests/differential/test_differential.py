@@ -8,11 +8,13 @@ A failure names the seeds; HANDOVER_DIFFERENTIAL_SEED=… makes the same cluster
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from handover_agent.table import FrontendFlags, Protocol, Table
 from tests.differential import proxied, tabled
 from tests.differential.asking import Question
 from tests.differential.batches import agree, ask, seen_from
@@ -20,8 +22,8 @@ from tests.differential.conftest import Proxied
 from tests.differential.crossroads import crossroads
 from tests.differential.differences import documented
 from tests.differential.generating import Cluster
-from tests.differential.packets import Endings, Kind, Origin, told
-from tests.differential.programmed import programs
+from tests.differential.packets import LEFT, Endings, Kind, Origin, told
+from tests.differential.programmed import process, programs
 from tests.node.netns import Namespace
 
 pytestmark = pytest.mark.node
@@ -78,21 +80,61 @@ def test_our_table_says_of_every_packet_what_kube_proxys_rules_say(proxied_batch
     assert not differences, f"{len(differences)} differ:\n" + "\n".join(differences[:_SHOWN])
 
 
+@pytest.mark.usefixtures("no_compiler")
 def test_our_programs_do_with_every_packet_what_kube_proxys_rules_do(
-    proxied_batch: Proxied, packet_compiled: Mapping[str, bytes], bpffs: Path
+    proxied_batch: Proxied, bpffs: Path, cgroup: Path
 ) -> None:
     chosen = [each for each in wanted(proxied_batch) if each[1].packet.origin is not Origin.NODE]
-    node = Namespace()
-    with node.entered():
-        proxied.devices()
-        with crossroads() as roads, programs(proxied_batch.table, packet_compiled, bpffs / "own"):
-            found = ask(
-                roads, [question for _, question, _ in chosen], [each.endings for _, _, each in chosen]
-            )
-    node.close()
+    with (
+        at_the_node(),
+        crossroads() as roads,
+        programs(proxied_batch.table, bpffs / "own", cgroup),
+    ):
+        found = ask(roads, [question for _, question, _ in chosen], [each.endings for _, _, each in chosen])
     differences = [
         f"seed {cluster.seed}: {question.packet}: {expected}, ours {told(ours)}"
         for (cluster, question, expected), ours in zip(chosen, found, strict=True)
         if not agree(question, expected.endings, ours)
     ]
     assert not differences, f"{len(differences)} differ:\n" + "\n".join(differences[:_SHOWN])
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_our_sockets_reach_what_kube_proxys_rules_let_them_reach(
+    proxied_batch: Proxied, bpffs: Path, cgroup: Path
+) -> None:
+    chosen = [
+        (cluster, question, by_socket(question, expected, proxied_batch.table))
+        for cluster, question, expected in wanted(proxied_batch)
+        if question.packet.origin is Origin.NODE and question.packet.protocol is not Protocol.SCTP
+    ]
+    with (
+        at_the_node(),
+        process(cgroup) as connecting,
+        crossroads(connecting) as roads,
+        programs(proxied_batch.table, bpffs / "own", cgroup),
+    ):
+        found = ask(roads, [question for _, question, _ in chosen], [each.endings for _, _, each in chosen])
+    differences = [
+        f"seed {cluster.seed}: {question.packet}: {expected}, ours {told(ours)}"
+        for (cluster, question, expected), ours in zip(chosen, found, strict=True)
+        if not agree(question, expected.endings, ours)
+    ]
+    assert not differences, f"{len(differences)} differ:\n" + "\n".join(differences[:_SHOWN])
+
+
+def by_socket(question: Question, expected: Wanted, table: Table) -> Wanted:
+    """What a socket does not decide, it leaves to the packets' way: drops, and who may come by source ranges."""
+    entry = tabled.entry(table, question.packet)
+    if entry is not None and entry.flags & (FrontendFlags.DROP | FrontendFlags.SOURCES):
+        return Wanted(LEFT, "left to the packet path:")
+    return expected
+
+
+@contextmanager
+def at_the_node() -> Iterator[None]:
+    node = Namespace()
+    with node.entered():
+        proxied.devices()
+        yield
+    node.close()
