@@ -12,7 +12,7 @@ from handover_agent import kubeproxy
 from handover_agent.datapath import Datapath
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.node import find_cgroup_anywhere
-from handover_agent.packetpath import rules
+from handover_agent.packetpath import handing, rules
 from handover_agent.settings import Settings
 
 
@@ -62,5 +62,6 @@ def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
     datapath.unload()
     yield f"detached and unloaded the datapath, removed {settings.pins}"
     rules.remove()
+    handing.unguard()
     keeper.remove()
     yield "removed the packet path's table and the keeper"

@@ -18,7 +18,7 @@ from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
-from handover_agent.packetpath import attaching
+from handover_agent.packetpath import attaching, handing
 from handover_agent.packetpath.attaching import NotAttached
 from handover_agent.packetpath.points import Direction
 from handover_agent.packetpath.stale import stale_flows
@@ -308,6 +308,7 @@ class Datapath:
     def _detach(self, answers: Callable[[], None]) -> None:
         if (self._pins.maps / "settings").exists():
             self._write_accepting(False)
+        handing.to_conntrack(self._pins.maps / "flows")
         if links.read_links(self._pins.links):
             links.detach(self._pins.links, OUTWARD)
             attaching.detach(self._pins.devices, (Direction.INGRESS,))

@@ -25,6 +25,7 @@ from handover_agent.ladder.ports import Programs, RulesSeen
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.model import NotListed
+from handover_agent.packetpath import handing
 from handover_agent.packetpath import rules as path_rules
 from handover_agent.sockets.gone import stranded
 from handover_agent.sockets.refusal import refuse
@@ -182,6 +183,7 @@ class KernelRules:
 
     async def remove_path(self) -> None:
         await self._thread(path_rules.remove)
+        await self._thread(handing.unguard)
 
     async def release_keeper(self) -> None:
         """The old flows have ended: established connections need no table of ours any more."""

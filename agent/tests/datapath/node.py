@@ -70,6 +70,12 @@ class Connection:
         self.close()
 
     @property
+    def peer(self) -> tuple[str, int]:
+        """Where it is connected to."""
+        address, port, *_ = self.socket.getpeername()
+        return address, port
+
+    @property
     def port(self) -> int:
         return int(self.socket.getsockname()[1])
 
@@ -100,12 +106,10 @@ class Namespaces:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self._mine = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         self._servers = Servers()
 
     def close(self) -> None:
         self._servers.close()
-        os.close(self._mine)
 
     def name(self, machine: str) -> str:
         return f"{self.prefix}-{machine}"
@@ -113,13 +117,15 @@ class Namespaces:
     @contextmanager
     def inside(self, machine: str) -> Iterator[None]:
         """This thread is in a machine's namespace."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         fd = os.open(f"/run/netns/{self.name(machine)}", os.O_RDONLY)
         try:
             _setns(fd)
             yield
         finally:
-            _setns(self._mine)
+            _setns(before)
             os.close(fd)
+            os.close(before)
 
     def open(self, machine: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
         with self.inside(machine):
@@ -232,6 +238,8 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     with suppress(ConnectionError):
         while await reader.readline():
             writer.write(f"{text(*me[:2])} {text(*peer[:2])}\n".encode())
+            await writer.drain()  # others want to be answered, too
+            await asyncio.sleep(0)
     writer.close()
 
 

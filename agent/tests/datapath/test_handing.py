@@ -1,0 +1,255 @@
+"""Established connections when the programs go: conntrack translates them from then on, and nobody notices.
+
+In the place of kube-proxy's rules stand some of the test's, which send new connections somewhere else: so a connection
+that was not handed over, but begun anew by its next packet, would be seen.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from handover_agent import devices
+from handover_agent.datapath import Datapath
+from handover_agent.devices import reading
+from handover_agent.layout import LAYOUT
+from handover_agent.packetpath import handing, rules
+from handover_agent.packetpath.handing import Handed
+from handover_agent.table import FrontendFlags
+from tests.datapath import node
+from tests.datapath.node import NODES, PODS, PORT, Answer, Connection, Namespaces, text
+from tests.datapath.pods import TCP, UDP, VIPS
+from tests.datapath.rig import Rig
+from tests.datapath.test_packets import FAMILIES, KINDS, MASQUERADE, NODE_PORT, at
+
+pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("no_compiler")]
+
+# who asks at which frontend, which backend there is, whether the backend sees the node instead of the client
+WAYS = {
+    "outside, same node": ("client", "node port", "a", FrontendFlags.NONE),
+    "outside, same node, masqueraded": ("client", "node port", "a", MASQUERADE),
+    "outside, other node, masqueraded": ("client", "node port", "c", MASQUERADE),
+    "outside, ClusterIP": ("client", "vip", "c", FrontendFlags.NONE),
+    "pod, same node": ("a", "vip", "b", FrontendFlags.NONE),
+    "pod, other node": ("a", "vip", "c", FrontendFlags.NONE),
+    "pod, itself": ("a", "vip", "a", FrontendFlags.NONE),
+}
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Namespaces]:
+    with node.machines(f"ho{os.getpid()}") as made:
+        yield made
+
+
+@pytest.fixture
+def net(machines: Namespaces, own: Datapath, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespaces]:
+    """The node is served by a datapath of its own, and its devices are looked at for real."""
+    monkeypatch.setattr(devices, "look", reading.look)
+    with machines.inside("node"):
+        rules.ensure()
+        own.load()
+        own.attach()
+        yield machines
+        own.unload()
+        rules.remove()
+        machines.run("node", "conntrack", "-F")
+
+
+@pytest.fixture
+def tables(net: Namespaces, own: Datapath, bpffs: Path) -> Iterator[Rig]:
+    with Rig(own, bpffs / "own" / f"maps-{LAYOUT}") as made:
+        yield made
+
+
+@pytest.fixture
+def kube_proxy(net: Namespaces) -> Iterator[None]:
+    """Sends what is new to pod b (or, of b's own frontends, to c)."""
+    lines = []
+    for family, ip in ((4, "ip"), (6, "ip6")):
+        for address, port in ((VIPS[family][0], 80), (NODES[family], NODE_PORT)):
+            to = text(PODS["b"][family], PORT)
+            for protocol in ("tcp", "udp"):
+                lines.append(f"{ip} daddr {address} {protocol} dport {port} dnat {ip} to {to};")
+    own = "type nat hook prerouting priority -100; " + " ".join(lines)
+    masquerade = "type nat hook postrouting priority 100; ct status dnat masquerade fully-random;"
+    net.run("node", "nft", f"table inet theirs {{ chain d {{ {own} }}; chain m {{ {masquerade} }}; }}")
+    yield
+    net.run("node", "nft", "delete table inet theirs")
+
+
+def opened(net: Namespaces, tables: Rig, way: str, family: int, kind: int) -> Connection:
+    machine, frontend, backend, flags = WAYS[way]
+    address, port = (VIPS[family][0], 80) if frontend == "vip" else (NODES[family], NODE_PORT)
+    tables.expose(address, port, at(family, backend), flags)
+    return net.connect(machine, kind, address, port)
+
+
+@FAMILIES
+@KINDS
+@pytest.mark.parametrize("way", WAYS)
+def test_a_connection_goes_on_when_the_programs_go(
+    net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None, way: str, family: int, kind: int
+) -> None:
+    with opened(net, tables, way, family, kind) as asking:
+        peer = asking.peer
+        before = [asking.ask() for _ in range(2)]
+        own.set_accepting(False)
+        own.detach()
+        assert [asking.ask() for _ in range(3)] == [before[0]] * 3
+        assert before[0] == before[1]
+        assert tables.flows() == []
+    machine = WAYS[way][0]
+    answer = net.ask(machine, kind, *peer)
+    assert answer.server == text(PODS["b"][family], PORT), "new connections are kube-proxy's"
+    assert "handover-moving" not in net.run("node", "nft", "list", "tables")
+
+
+@KINDS
+def test_many_connections_go_on_while_they_are_used(
+    net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None, kind: int
+) -> None:
+    with ExitStack() as stack:
+        asking = [
+            stack.enter_context(opened(net, tables, way, 4, kind))
+            for way in ("outside, other node, masqueraded", "pod, other node")
+            for _ in range(50)
+        ]
+        before = [each.ask() for each in asking]
+        own.set_accepting(False)
+        told = handing.to_conntrack(flows(own))
+        assert told == Handed(moved=100)
+        assert [each.ask() for each in asking] == before
+        assert tables.flows() == []
+        own.detach()
+        assert [each.ask() for each in asking] == before
+
+
+class Talk:
+    """Questions without pause on a connection, each answered in order, until `end`."""
+
+    def __init__(self, asking: Connection, answer: Answer, pool: ThreadPoolExecutor) -> None:
+        self._socket, self._bytes = asking.socket, len(f"{answer.server} {answer.client}\n")
+        self._socket.settimeout(30)
+        self._ended, self._last, self._asked, self.answered = threading.Event(), False, 0, 0
+        self._threads = [pool.submit(self._listen)]
+        self._threads.append(pool.submit(self._ask))
+
+    def end(self) -> None:
+        """Returns when every question has its answer."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.result()
+        assert self.answered == self._asked
+
+    @property
+    def broken(self) -> bool:
+        """Whether it ended by itself."""
+        return any(thread.done() for thread in self._threads)
+
+    def _ask(self) -> None:
+        while not (self._last or self._threads[0].done()):
+            self._last = self._ended.is_set()  # before these are asked
+            self._asked += 200
+            self._socket.sendall(b"?\n" * 200)
+            while self._asked - self.answered > 1000 and not self._threads[0].done():
+                time.sleep(0.001)
+
+    def _listen(self) -> None:
+        received = 0
+        while not (self._last and self.answered == self._asked):
+            part = len(self._socket.recv(1 << 16))
+            assert part, "closed too early"
+            received += part
+            self.answered = received // self._bytes
+
+
+def test_connections_in_full_flow_lose_nothing(
+    net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None
+) -> None:
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(6))
+        ways = ("outside, other node, masqueraded", "outside, same node", "pod, other node")
+        asking = [stack.enter_context(opened(net, tables, way, 4, TCP)) for way in ways]
+        talks = [
+            Talk(each, answer, pool)
+            for each, answer in zip(asking, [each.ask() for each in asking], strict=True)
+        ]
+        until(talks, 1000)
+        own.set_accepting(False)
+        own.detach()
+        until(talks, 1000)
+        for talk in talks:
+            talk.end()
+
+
+def until(talks: list[Talk], more: int) -> None:
+    """Wait until each has so many more answers."""
+    targets = [talk.answered + more for talk in talks]
+    while any(talk.answered < target for talk, target in zip(talks, targets, strict=True)):
+        assert not any(talk.broken for talk in talks)
+        time.sleep(0.01)
+
+
+def test_a_port_that_was_changed_because_another_flow_had_it_is_changed_by_conntrack(
+    net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None
+) -> None:
+    tables.expose(VIPS[4][0], 80, at(4, "c"))
+    tables.expose(VIPS[4][1], 80, at(4, "c"))
+    with (
+        net.connect("a", TCP, VIPS[4][0], 80) as first,
+        net.connect("a", TCP, VIPS[4][1], 80, from_port=first.port) as second,
+    ):
+        before = [first.ask(), second.ask()]
+        assert before[1].client != text(PODS["a"][4], second.port)
+        own.detach()
+        assert [first.ask(), second.ask()] == before
+
+
+def test_flows_that_have_ended_are_not_handed_over(net: Namespaces, own: Datapath, tables: Rig) -> None:
+    with opened(net, tables, "pod, other node", 4, TCP) as asking:
+        asking.ask()
+    assert handing.to_conntrack(flows(own)) == Handed()
+
+
+def test_a_flow_that_conntrack_does_not_know_is_told_of(net: Namespaces, own: Datapath, tables: Rig) -> None:
+    with opened(net, tables, "pod, other node", 4, UDP) as asking:
+        asking.ask()
+        net.run("node", "conntrack", "-F")
+        own.set_accepting(False)
+        assert handing.to_conntrack(flows(own)) == Handed(unknown=1)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_packet_that_meets_no_entry_is_dropped_by_the_guard_and_starts_none(
+    net: Namespaces, own: Datapath, kube_proxy: None, guarded: bool
+) -> None:
+    own.detach()
+    with net.connect("client", TCP, VIPS[4][0], 80) as asking, ExitStack() as stack:
+        asking.ask()
+        if guarded:
+            stack.enter_context(handing.guard())
+        net.run("node", "conntrack", "-F")
+        asking.socket.settimeout(1)
+        with pytest.raises(TimeoutError if guarded else ConnectionResetError):
+            asking.ask()
+
+
+def test_a_guard_that_was_left_behind_goes_with_the_next(net: Namespaces, own: Datapath, tables: Rig) -> None:
+    with opened(net, tables, "pod, other node", 4, TCP) as asking:
+        asking.ask()
+        guard = handing.guard()
+        guard.__enter__()
+        assert "handover-moving" in net.run("node", "nft", "list", "tables")
+        asking.ask()
+        own.detach()
+        asking.ask()
+        assert "handover-moving" not in net.run("node", "nft", "list", "tables")
+
+
+def flows(own: Datapath) -> Path:
+    return own._pins.maps / "flows"
