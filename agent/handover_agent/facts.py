@@ -41,6 +41,11 @@ class Facts:
         return bool(self._pods) or self._foreign
 
     @property
+    def kernel_features(self) -> list[str]:
+        """What was found by trying; empty before that."""
+        return self._report.status.kernel.features
+
+    @property
     def localhost_node_ports(self) -> bool:
         """Whether NodePorts answered on 127.0.0.1 under kube-proxy: only its iptables mode does that."""
         return self._mode is not ProxyMode.NFTABLES

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from handover_api.base import Rung
+from handover_api.base import Feature, Rung
 from handover_api.nodemigration import ProbeResult, Unserved
 
 from handover_agent.facts import Facts
@@ -24,7 +24,7 @@ from handover_agent.model import Model
 from handover_agent.probe.rounds import Rounds
 from handover_agent.strays import Strays
 from handover_agent.table import FrontendKey
-from handover_agent.unserved import BY_PACKETS, all_unserved, foremost
+from handover_agent.unserved import all_unserved, foremost, lacking
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Loops:
         self.node_changed = asyncio.Event()
         self._quiet_since: float | None = None
         self._failing: set[str] = set()
-        self._unserved_revision = -1
+        self._unserved_seen: tuple[int, frozenset[Feature]] | None = None
         self._frontends: set[FrontendKey] = set()
         self._unreachable_since: float | None = None
         self._bad_rounds: deque[ProbeResult] = deque(maxlen=limits.rounds if limits else 1)
@@ -130,9 +130,10 @@ class Loops:
         await self._rules.snapshot()
 
     async def _look_for_unserved(self) -> None:
-        if self._model.complete and self._model.revision != self._unserved_revision:
-            self._unserved_revision = self._model.revision
-            items = foremost(all_unserved(self._model.services.values(), BY_PACKETS), _MOST_UNSERVED)
+        without = lacking(self._facts.kernel_features)
+        if self._model.complete and (self._model.revision, without) != self._unserved_seen:
+            self._unserved_seen = (self._model.revision, without)
+            items = foremost(all_unserved(self._model.services.values(), without), _MOST_UNSERVED)
             self._facts.unserved(
                 [
                     Unserved(feature=i.feature, service=i.service[:512], message=i.message[:1024])

@@ -16,6 +16,14 @@ from handover_agent.table import Protocol, ip_text
 
 BY_PACKETS = frozenset({Feature.NODE_PORT, Feature.LOAD_BALANCER, Feature.EXTERNAL_IPS, Feature.SCTP})
 """What only the packet path serves."""
+_WHY = ", since this node's kernel runs no programs on its devices"
+
+
+def lacking(features: Collection[str]) -> frozenset[Feature]:
+    """What a datapath cannot serve on a kernel in which these features were found (see `features`); before anything
+    was looked for, what it might not.
+    """
+    return frozenset() if "sched_cls" in features else BY_PACKETS
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,7 +52,7 @@ def unserved(service: Service, lacking: Collection[Feature]) -> list[Unserved]:
     if node_ports:
         add(
             Feature.NODE_PORT,
-            f"connections from outside to node port {_some(node_ports)} would have nobody to answer them; "
+            f"connections from outside to node port {_some(node_ports)} would have nobody to answer them{_WHY}; "
             "make the Service type ClusterIP (or allocateLoadBalancerNodePorts: false)",
         )
     if service.load_balancer_vips:
@@ -55,21 +63,21 @@ def unserved(service: Service, lacking: Collection[Feature]) -> list[Unserved]:
         whom = "connections from outside and from pods" if restricted else "connections from outside"
         add(
             Feature.LOAD_BALANCER,
-            f"{whom} to load balancer address {vips} would have nobody to answer them; "
+            f"{whom} to load balancer address {vips} would have nobody to answer them{_WHY}; "
             "use a load balancer that proxies (ipMode: Proxy)",
         )
     if service.external_ips:
         ips = _some([ip_text(address) for address in service.external_ips])
         add(
             Feature.EXTERNAL_IPS,
-            f"connections from outside to external address {ips} would have nobody to answer them; "
+            f"connections from outside to external address {ips} would have nobody to answer them{_WHY}; "
             "remove spec.externalIPs",
         )
     sctp = [str(port.port) for port in service.ports if port.protocol is Protocol.SCTP]
     if sctp:
         add(
             Feature.SCTP,
-            f"SCTP associations to port {_some(sctp)} are not translated at the socket; "
+            f"SCTP associations to port {_some(sctp)} would not be translated{_WHY}; "
             "remove the port from the Service",
         )
     return found

@@ -40,7 +40,7 @@ class Rung(StrEnum):
 
 
 class Feature(StrEnum):
-    """What a Service may ask for that this datapath does not serve yet; an owner may acknowledge that."""
+    """What a Service may ask for that a node may not be able to serve; an owner may acknowledge that."""
 
     NODE_PORT = "NodePort"
     LOAD_BALANCER = "LoadBalancer"

@@ -109,7 +109,7 @@ class Probes(Model):
 
 
 class Unserved(Model):
-    """Something in the cluster that this datapath does not serve yet."""
+    """Something that a Service asks for and that this node's kernel cannot serve."""
 
     feature: Feature
     service: str = Field(max_length=512)

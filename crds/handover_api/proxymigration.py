@@ -24,7 +24,7 @@ class Phase(StrEnum):
     PENDING = "Pending"  # nothing has been changed yet
     PREFLIGHT = "Preflight"  # agents report, checks run; nothing has been changed yet
     MIGRATING = "Migrating"  # nodes climb
-    HOLDING = "Holding"  # nodes stay at Serving beside kube-proxy: something is not served yet
+    HOLDING = "Holding"  # nodes stay at Serving beside kube-proxy: something is not served on every node
     PAUSED = "Paused"
     ROLLING_BACK = "RollingBack"  # a gate failed, nodes descend by themselves
     REVERSING = "Reversing"  # target: KubeProxy, or deletion: nodes descend because they were asked to
@@ -83,7 +83,7 @@ class ProxyMigrationSpec(Model):
     acknowledge: list[Feature] = Field(
         default_factory=list,
         max_length=16,
-        description="What this datapath does not serve yet and the owner goes on without, knowingly.",
+        description="What some node cannot serve and the owner goes on without there, knowingly.",
     )
 
 

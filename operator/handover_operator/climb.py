@@ -146,7 +146,7 @@ def _hold(s: Standing, ctx: Context) -> Step:
     if s.node.drained:
         event = Event(
             Reason.UNDRAINED,
-            "a Service asks for what is not served yet, so kube-proxy returns to the node",
+            "a Service asks for what this node cannot serve, so kube-proxy returns to it",
             s.name,
         )
         return Step((order(s, ctx, Rung.SERVING), UndrainKubeProxy(s.name)), (event,))

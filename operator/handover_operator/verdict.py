@@ -119,7 +119,7 @@ def _holding(seen: Survey, made: Moves, hold: Hold) -> Verdict:
         else "kube-proxy goes on running on every node, nothing is drained and nothing is flushed."
     )
     message = _cut(
-        f"Services ask for {names}, which this datapath does not serve yet: {services}{more}. Nodes go no further than"
+        f"Services ask for {names}, which is not served on every node: {services}{more}. Nodes go no further than"
         f" Serving; {beside} To go on without it, add {names} to spec.acknowledge; or change these Services."
         f" {_where(seen)} {_tell([*seen.degraded, *made.blocks])}".rstrip()
     )

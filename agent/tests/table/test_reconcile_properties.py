@@ -87,7 +87,7 @@ class Readers(RuleBasedStateMachine):
             if value.flags & FrontendFlags.SOURCES:
                 rows = {row.prefix for row in self.maps.sources if row.service_id == value.service_id}
                 lately = self.asked[frontend, value.service_id]
-                assert not lately or rows & set.union(*lately), f"{frontend} lets nobody in"
+                assert not lately or any(rows & asked for asked in lately), f"{frontend} lets nobody in"
 
     def wish(self, change: dict[FrontendKey, Entry | None]) -> None:
         for frontend, wanted in change.items():

@@ -2,7 +2,7 @@
 
 import pytest
 from handover_agent.objects import Service
-from handover_agent.unserved import BY_PACKETS, Unserved, all_unserved, foremost, unserved
+from handover_agent.unserved import BY_PACKETS, Unserved, all_unserved, foremost, lacking, unserved
 from handover_api.base import Feature
 from handover_api.nodemigration import Unserved as UnservedStatus
 from tests.fakes.objects import service
@@ -73,6 +73,12 @@ def test_where_the_datapath_lacks_nothing_nothing_is_unserved() -> None:
     )
     assert len(unserved(thing, BY_PACKETS)) == 4
     assert unserved(thing, ()) == all_unserved([thing], ()) == []
+
+
+def test_a_kernel_that_runs_programs_on_devices_lacks_nothing() -> None:
+    assert lacking(["connect4", "sched_cls", "tcx"]) == frozenset()
+    assert lacking(["connect4"]) == BY_PACKETS
+    assert lacking([]) == BY_PACKETS, "nobody has looked yet"
 
 
 def test_only_what_is_lacking_is_named() -> None:
