@@ -40,7 +40,7 @@ enum frontend_flags {
 };
 
 /* marks.py: bits of a packet's mark, which the static nft table acts on. */
-enum mark { MARK_MASQUERADE = 0x10000, MARK_OURS = 0x20000, MARK_REFUSE = 0x40000 };
+enum mark { MARK_OURS = 0x0500, MARK_MASQUERADE = 0x1500, MARK_REFUSE = 0x0d00 };
 
 /* Which way a flow's entry is for: from the client to the frontend, or from the backend to the client. */
 enum direction { TO_BACKEND = 0, TO_CLIENT = 1 };

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from handover_agent.packetpath import rules
 from tests.datapath.pods import TCP, run
 
 PORT = 8080  # where the pods' servers listen
@@ -272,29 +273,6 @@ _SYSCTL = (
     "net.ipv4.icmp_ratelimit=0",
     "net.ipv6.icmp.ratelimit=0",
 )
-# What the static nft table of the node does with the programs' marks.
-_NFT = """
-table inet handover-path {
-  chain postrouting {
-    type nat hook postrouting priority 90
-    meta mark & 0x10000 != 0 meta l4proto tcp masquerade to :1024-29999 fully-random
-    meta mark & 0x10000 != 0 meta l4proto udp masquerade to :1024-29999 fully-random
-    meta mark & 0x10000 != 0 meta l4proto sctp masquerade to :1024-29999 fully-random
-  }
-  chain forwarding {
-    type filter hook forward priority -10
-    meta mark & 0x40000 != 0 meta l4proto tcp reject with tcp reset
-    meta mark & 0x40000 != 0 reject with icmpx port-unreachable
-    meta mark & 0x20000 != 0 accept
-    ct state established,related accept
-  }
-  chain arriving {
-    type filter hook input priority -10
-    meta mark & 0x40000 != 0 meta l4proto tcp reject with tcp reset
-    meta mark & 0x40000 != 0 reject with icmpx port-unreachable
-  }
-}
-"""
 
 
 @contextmanager
@@ -312,7 +290,7 @@ def machines(prefix: str) -> Iterator[Namespaces]:
         _wire(made)
         subprocess.run(
             ["nsenter", f"--net=/run/netns/{made.name('node')}", "nft", "-f", "-"],
-            input=_NFT,
+            input=rules.transaction(),
             check=True,
             text=True,
         )

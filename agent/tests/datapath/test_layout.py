@@ -108,7 +108,11 @@ def test_enumerations_have_the_values_that_c_gives_them() -> None:
         ("SCOPE", Scope),
         ("MARK", Mark),
     ):
-        named = [member for member in enumeration if member.name and member is not FrontendFlags.NONE]
+        named = [
+            member
+            for member in enumeration.__members__.values()
+            if member.name and member is not FrontendFlags.NONE
+        ]
         assert constants([f"{prefix}_{member.name}" for member in named]) == named
 
 
