@@ -17,13 +17,13 @@ from handover_agent.hooks import HOOKS
 _CONNECT4, _TCX_INGRESS = 10, 46
 _KERNEL_TYPES, _ITERATOR = Path("/sys/kernel/btf/vmlinux"), b"\0bpf_iter_bpf_sk_storage_map\0"
 _NO_DESCRIPTOR = _NO_DEVICE = (1 << 31) - 1
-_NETNS_COOKIE, _SET_RETVAL = 122, 187  # enum bpf_func_id
+_NETNS_COOKIE, _REDIRECT_NEIGH, _SET_RETVAL = 122, 152, 187  # enum bpf_func_id
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `sched_cls`,
-    `set_retval`, `socket_storage`, `tcx`.
+    `redirect_neigh`, `set_retval`, `socket_storage`, `tcx`.
     """
 
     found: list[str]
@@ -51,6 +51,8 @@ def probe() -> Features:
     Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack
     instead of being refused at once. Without `socket_storage` (Linux 5.9 with BTF) a connected UDP socket is not
     told that its backend has gone away. Without `tcx` (Linux 6.6) devices get their programs by classic filters.
+    Without `redirect_neigh` (Linux 5.10) what the node's own kernel sends to a Service past the socket hooks (SCTP,
+    raw sockets, load balancers with source ranges) is left to the network stack.
     """
     tried = {hook.name: _loads(hook.program_type, hook.attach_type, _PROCEED) for hook in HOOKS}
     tried["cgroup_link"] = _links()
@@ -61,12 +63,20 @@ def probe() -> Features:
         "set_retval": _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_SET_RETVAL)),
         "socket_storage": _carries(),
         "tcx": tcx(),
+        "redirect_neigh": redirect_neigh(),
     }
     return Features(
         found=[name for name, works in (tried | optional).items() if works],
         missing=[name for name, works in tried.items() if not works],
         lacking=[name for name, works in optional.items() if not works],
     )
+
+
+def redirect_neigh() -> bool:
+    """Whether a program may send a packet the way of another route."""
+    no_arguments = b"".join(instruction(0xB7, dst=register) for register in (1, 2, 3, 4))
+    code = no_arguments + instruction(0x85, imm=_REDIRECT_NEIGH) + _PROCEED
+    return _loads(ProgramType.SCHED_CLS, 0, code)
 
 
 def tcx() -> bool:

@@ -39,6 +39,15 @@ OUTWARD = tuple(hook for hook in HOOKS if hook.name.startswith(("connect", "send
 
 # On devices; where each belongs is packetpath.points' matter. One program may run at many devices.
 PACKET_PROGRAMS = tuple(
-    Hook(name, ProgramType.SCHED_CLS, 0, "4.5") for name in ("from_outside", "from_pod", "outward")
+    Hook(name, ProgramType.SCHED_CLS, 0, since)
+    for name, since in (
+        ("from_outside", "4.5"),
+        ("from_pod", "4.5"),
+        ("outward", "4.5"),
+        ("from_node", "5.10"),
+        ("to_node", "5.10"),
+    )
 )
+NODE_PROGRAMS = tuple(hook for hook in PACKET_PROGRAMS if hook.name in ("from_node", "to_node"))
+"""Those that only a kernel with `redirect_neigh` has; `outward` then stands where `from_node` would."""
 PROGRAMS = HOOKS + PACKET_PROGRAMS

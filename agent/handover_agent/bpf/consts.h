@@ -47,11 +47,12 @@ enum direction { TO_BACKEND = 0, TO_CLIENT = 1 };
 
 enum flow_flags {
 	FLOW_MASQUERADE = 1, /* its packets get MARK_MASQUERADE */
+	FLOW_NODE = 4,       /* the client is this node, or rather its kernel */
 	FLOW_DIRECT = 2, /* to no frontend: only the client's port changes, which a flow of ours has there */
 };
 
 /* Where a piece of a datagram is met. */
-enum hook { HOOK_INWARD = 0, HOOK_OUTWARD = 1 };
+enum hook { HOOK_INWARD = 0, HOOK_OUTWARD = 1, HOOK_NODE = 2, HOOK_TO_NODE = 3 };
 
 /* For how long the first piece of a datagram counts, in seconds: as long as the kernel waits for all of them. */
 #define FRAGMENT_S 30
@@ -90,6 +91,11 @@ enum counter {
 #define FREE_PORT_FIRST 1024
 #define FREE_PORTS      (30000 - FREE_PORT_FIRST)
 #define FREE_PORT_TRIES 8
+
+/* The same for what the node sends: apart from the others, among which the kernel's masquerade chooses for the
+ * same address, and above those that Linux gives to clients. */
+#define NODE_PORT_FIRST 61000
+#define NODE_PORTS      (65536 - NODE_PORT_FIRST)
 
 /* Reverse entries that closing one socket removes. A socket with more of them (a process that talks to more
  * services through one unconnected socket) leaves the rest to the maps' LRU. */

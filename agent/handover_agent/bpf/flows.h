@@ -220,12 +220,14 @@ static __always_inline int take_backward(const struct flow_key *key, struct flow
 		}
 	}
 	for (int i = 0; i < FREE_PORT_TRIES; i++) {
-		flow->client_port = network16(FREE_PORT_FIRST + random_u32() % FREE_PORTS);
+		flow->client_port =
+			network16(flow->flags & FLOW_NODE ? NODE_PORT_FIRST + random_u32() % NODE_PORTS
+							  : FREE_PORT_FIRST + random_u32() % FREE_PORTS);
 		backward.to_port = flow->client_port;
 		if (!map_update(FLOWS, &backward, &entry, BPF_NOEXIST)) {
 			if (flow->flags & FLOW_DIRECT)
 				count(COUNT_flow_direct_changed);
-			else
+			else if (!(flow->flags & FLOW_NODE))
 				count(COUNT_flow_port_changed);
 			return 1;
 		}

@@ -58,11 +58,7 @@ static __always_inline const struct fragment *find_fragment(const struct packet 
 
 	fragment_key(packet, hook, &key);
 	found = map_lookup(FRAGMENTS, &key);
-	if (!found || now_ns() - found->last_seen_ns > FRAGMENT_S * NS_PER_S) {
-		count(COUNT_packet_fragment);
-		return 0;
-	}
-	return found;
+	return found && now_ns() - found->last_seen_ns <= FRAGMENT_S * NS_PER_S ? found : 0;
 }
 
 #endif

@@ -24,6 +24,8 @@
 #define little_endian32(x) __builtin_bswap32(x)
 #endif
 
+#define AF_INET_      2
+#define AF_INET6_     10
 #define ECONNREFUSED_ 111 /* x86, arm64, riscv, s390, ppc64 */
 
 /* Emits the instruction that loads a map's address; the loader replaces `number` by the map's descriptor. */
@@ -47,6 +49,11 @@ static long (*replace_sum)(struct __sk_buff *skb, __u32 offset, __u64 from, __u6
 static __s64 (*difference)(const void *from, __u32 from_bytes, const void *to, __u32 to_bytes,
 	__wsum seed) = (void *)BPF_FUNC_csum_diff;
 static __s64 (*add_to_device_sum)(struct __sk_buff *skb, __wsum sum) = (void *)BPF_FUNC_csum_update;
+static long (*fib_lookup)(
+	void *ctx, struct bpf_fib_lookup *params, int bytes, __u32 flags) = (void *)BPF_FUNC_fib_lookup;
+static long (*redirect)(__u32 device, __u64 flags) = (void *)BPF_FUNC_redirect;
+static long (*redirect_neigh)(__u32 device, void *params, int bytes,
+	__u64 flags) = (void *)BPF_FUNC_redirect_neigh; /* kernel 5.10 */
 static __u32 (*random_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static __u64 (*now_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;

@@ -9,13 +9,18 @@
 #include "address.h"
 #include "maps.h"
 
-#define ETHERNET_BYTES   14
-#define PROTOCOL_IPV4    network16(0x0800)
-#define PROTOCOL_IPV6    network16(0x86dd)
-#define FRAGMENT_OFFSET  network16(0x1fff)
-#define FRAGMENT_MORE    network16(0x2000)
-#define FRAGMENT6_OFFSET network16(0xfff8)
-#define FRAGMENT6_MORE   network16(0x0001)
+/* What a tc program returns. To go on means: whatever else is attached there, then the stack. */
+#define GO_ON (-1) /* TC_ACT_UNSPEC; tcx: next */
+#define SHOT  2    /* TC_ACT_SHOT */
+
+#define ETHERNET_ADDRESS_BYTES 6
+#define ETHERNET_BYTES         14
+#define PROTOCOL_IPV4          network16(0x0800)
+#define PROTOCOL_IPV6          network16(0x86dd)
+#define FRAGMENT_OFFSET        network16(0x1fff)
+#define FRAGMENT_MORE          network16(0x2000)
+#define FRAGMENT6_OFFSET       network16(0xfff8)
+#define FRAGMENT6_MORE         network16(0x0001)
 
 #define ROUTING_SEGMENTS_LEFT network16(0x00ff) /* of the same two bytes in a routing header */
 
@@ -138,7 +143,8 @@ struct packet {
 	/* of one that QUOTES: */
 	__u8 from_target; /* it is from where the quoted packet was going */
 	__u8 to_source;   /* it is for where the quoted packet came from */
-	__u16 zero;
+	__u8 link_bytes;  /* before the IP header: 0, or ETHERNET_BYTES */
+	__u8 zero;
 	__u32 outer_network;
 	__u32 icmp; /* where the ICMP header begins */
 };
@@ -353,7 +359,7 @@ static __always_inline enum parsed parse(const struct __sk_buff *skb, struct pac
 		return OTHER;
 	}
 	packet->ipv4 = skb->protocol == PROTOCOL_IPV4;
-	packet->network = network_offset(skb);
+	packet->link_bytes = packet->network = network_offset(skb);
 	parsed = parse_network(skb, packet);
 	if (parsed != SERVED)
 		return parsed;

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from handover_agent import features
 from handover_agent.bpfsys import BpfError
-from handover_agent.hooks import ITERATOR, PACKET_PROGRAMS
+from handover_agent.hooks import ITERATOR, NODE_PROGRAMS, PACKET_PROGRAMS, Hook
 from handover_agent.loader.btf import BtfError
 from handover_agent.loader.compiler import SOCKET_PROGRAMS, CompileError, compile_programs
 from handover_agent.loader.headers import NoHeaders, find_headers
@@ -19,8 +20,13 @@ def compiled(set_retval: bool, socket_storage: bool) -> dict[str, bytes]:
     headers = find_headers()
     return {
         **compile_programs(headers, defines, programs=names),
-        **compile_programs(headers, defines, "packet.c", [program.name for program in PACKET_PROGRAMS]),
+        **compile_programs(headers, defines, "packet.c", [program.name for program in packet_programs()]),
     }
+
+
+def packet_programs() -> list[Hook]:
+    """What this kernel can have for its devices."""
+    return [hook for hook in PACKET_PROGRAMS if features.redirect_neigh() or hook not in NODE_PROGRAMS]
 
 
 def main(arguments: list[str]) -> int:

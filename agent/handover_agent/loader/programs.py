@@ -5,7 +5,7 @@ from pathlib import Path
 
 from handover_agent.bpfiter import TRACE_ITER
 from handover_agent.bpfsys import Descriptor, ProgramType, obj_get, pin, program_load
-from handover_agent.hooks import ITERATOR, PROGRAMS
+from handover_agent.hooks import ITERATOR, NODE_PROGRAMS, PROGRAMS
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.loader.btf import Btf, BtfError
 from handover_agent.loader.compiler import with_maps
@@ -24,6 +24,8 @@ def pin_programs(compiled: Mapping[str, bytes], maps: Path, programs: Path) -> N
     try:
         fds = [opened[number].fd if number in opened else _ABSENT for number in range(max(opened) + 1)]
         for hook in PROGRAMS:
+            if hook in NODE_PROGRAMS and hook.name not in compiled:
+                continue
             code = with_maps(compiled[hook.name], fds)
             with program_load(hook.program_type, hook.attach_type, code, hook.name) as program:
                 pin(program.fd, programs / hook.name)

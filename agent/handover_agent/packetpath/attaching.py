@@ -52,7 +52,8 @@ def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
     """
     how.tidy()
     places = tuple(places)
-    should, there = wanted(places), how.attached()
+    node = (programs / "from_node").exists()  # not on kernels before 5.10
+    should, there = wanted(places, node), how.attached()
     names = {place.device.index: place.device.name for place in places}
     ids = _ids(programs, should)
     for point in _inward_first(there.keys() - should.keys()):

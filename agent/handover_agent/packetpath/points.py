@@ -26,18 +26,18 @@ class Point:
 
 
 _PROGRAMS = {
-    Role.OUTSIDE: {Direction.EGRESS: "outward", Direction.INGRESS: "from_outside"},
+    Role.OUTSIDE: {Direction.EGRESS: "from_node", Direction.INGRESS: "from_outside"},
     Role.POD: {Direction.EGRESS: "outward", Direction.INGRESS: "from_pod"},
 }
 
 
-def wanted(places: Iterable[Place]) -> dict[Point, str]:
-    """Point → the program that belongs there.
+def wanted(places: Iterable[Place], node: bool = True) -> dict[Point, str]:
+    """Point → the program that belongs there. `node`: there is one for what the node itself sends.
 
     In the order to attach in: no packet is translated on its way in before its answer would be on its way out.
     """
     return {
-        Point(place.device.index, direction): name
+        Point(place.device.index, direction): name if node or name != "from_node" else "outward"
         for direction in (Direction.EGRESS, Direction.INGRESS)
         for place in places
         for at, name in _PROGRAMS.get(place.role, {}).items()

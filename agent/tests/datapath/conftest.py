@@ -167,11 +167,12 @@ def packet_programs(bpffs: Path, shared_datapath: Datapath, packet_compiled: dic
 def machines(packet_programs: Path) -> Iterator[node.Namespaces]:
     """A node with the packet path's programs, and what is around it."""
     with node.machines(f"pk{os.getpid()}") as made:
-        for device, ingress in (
-            *((device, "from_outside") for device in ("out0", "eth0")),
-            *((port, "from_pod") for port in ("port-a", "port-b")),
+        for device, ingress, egress in (
+            *((device, "from_outside", "from_node") for device in ("out0", "eth0")),
+            *((port, "from_pod", "outward") for port in ("port-a", "port-b")),
+            ("lo", "to_node", "from_node"),
         ):
-            made.attach("node", device, packet_programs / ingress, packet_programs / "outward")
+            made.attach("node", device, packet_programs / ingress, packet_programs / egress)
         yield made
 
 

@@ -472,6 +472,17 @@ def test_datagrams_of_a_frontend_that_is_gone_are_left_alone(trial: Trial, rig: 
     assert rig.flows() == []
 
 
+def test_an_answer_is_not_taken_for_a_request_where_its_port_is_a_frontends(trial: Trial, rig: Rig) -> None:
+    rig.expose(FRONTENDS[4][0], 80, backends(4, 1))
+    talk = Talk(trial, UDP)
+    seen = read(talk.open("from_outside").packet)
+    rig.expose(talk.client, talk.port, backends(4))
+    answer = ip(UDP, seen.target, seen.source, udp(seen.port, seen.source_port))
+    outcome = trial("from_outside", answer)
+    assert (outcome.packet, outcome.mark) == (answer, 0)
+    assert rig.counted()["packet_answers"] == 1
+
+
 @pytest.mark.parametrize("lost", Direction)
 @EVERY
 def test_an_entry_that_a_full_map_lost_is_written_again(

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the node's own kernel sends to a frontend past the socket path (SCTP, raw sockets, load balancers with source
+ * ranges), and its answers. Routing and conntrack came before us: the packet leaves by the route to the frontend, for
+ * most the default route, as one with that destination. So it is routed once more when it has a backend's address, and
+ * an answer is given the frontend's before routing and conntrack see it.
+ */
+#ifndef HANDOVER_NODE_H
+#define HANDOVER_NODE_H
+
+#include "packet.h"
+
+#define LOOPBACK 1 /* the number of that device in every network namespace */
+
+/* Asks for the way from `from` to `to`; what the helper returns. */
+static __always_inline long find_way(struct __sk_buff *skb, const struct packet *packet,
+	const struct address *from, const struct address *to, struct bpf_fib_lookup *way)
+{
+	__builtin_memset(way, 0, sizeof(*way));
+	way->ifindex = skb->ifindex;
+	way->l4_protocol = packet->key.protocol;
+	if (packet->ipv4) {
+		way->family = AF_INET_;
+		way->ipv4_src = from->word[3];
+		way->ipv4_dst = to->word[3];
+	} else {
+		way->family = AF_INET6_;
+		__builtin_memcpy(way->ipv6_src, from, sizeof(*from));
+		__builtin_memcpy(way->ipv6_dst, to, sizeof(*to));
+	}
+	return fib_lookup(skb, way, sizeof(*way), 0);
+}
+
+/* Gives a frame another receiver's address, if the device's frames have one. */
+static __always_inline int address_frame(
+	struct __sk_buff *skb, const struct packet *packet, const __u8 *receiver)
+{
+	return packet->link_bytes ? store_bytes(skb, 0, receiver, ETHERNET_ADDRESS_BYTES, 0) : 0;
+}
+
+/* Sends a packet of the node, which has its backend's address now, the way to it. */
+static __always_inline int send_to_backend(struct __sk_buff *skb, const struct packet *packet,
+	const struct address *backend, struct bpf_fib_lookup *way)
+{
+	const __u8 nobody[ETHERNET_ADDRESS_BYTES] = {};
+
+	switch (find_way(skb, packet, &packet->key.from, backend, way)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH: /* the kernel will ask for it */
+		return redirect_neigh(way->ifindex, 0, 0, 0);
+	case BPF_FIB_LKUP_RET_NOT_FWDED: /* the backend is this node itself */
+		if (address_frame(skb, packet, nobody))
+			break;
+		count(COUNT_node_to_itself);
+		return redirect(LOOPBACK, BPF_F_INGRESS);
+	}
+	count(COUNT_error_node_no_way);
+	return SHOT;
+}
+
+/*
+ * Hands an answer, which comes from the frontend now, to the node's stack: as if it arrived where the way to the
+ * frontend begins, as the reverse path filter wants it.
+ */
+static __always_inline int deliver_to_node(struct __sk_buff *skb, const struct packet *packet,
+	const struct address *node, const struct address *frontend, struct bpf_fib_lookup *way)
+{
+	const __u8 nobody[ETHERNET_ADDRESS_BYTES] = {};
+
+	skb->mark |= MARK_OURS;
+	if (!packet->link_bytes || skb->ifindex == LOOPBACK)
+		return GO_ON;
+	switch (find_way(skb, packet, node, frontend, way)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		if (way->ifindex == skb->ifindex)
+			return GO_ON;
+		if (address_frame(skb, packet, way->smac))
+			break;
+		return redirect(way->ifindex, BPF_F_INGRESS);
+	case BPF_FIB_LKUP_RET_NOT_FWDED: /* the frontend's address is the node's own: a NodePort */
+		if (address_frame(skb, packet, nobody))
+			break;
+		return redirect(LOOPBACK, BPF_F_INGRESS);
+	default:
+		return GO_ON;
+	}
+	count(COUNT_error_packet_not_rewritten);
+	return SHOT;
+}
+
+#endif
