@@ -13,6 +13,7 @@ from e2e.lab.images import BASE
 from e2e.netns import Inside
 from e2e.traffic import deploy
 from e2e.traffic.collector import Address, Collector, CollectorError
+from e2e.traffic.outside import Outside
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class Trial:
         self.fabric = Inside(lab.plan.fabric_netns, threads=2 * len(lab.plan.nodes) + 2)
         self.kube = Kube(self.fabric, lab.plan.api4, lab.scratch.pki)
         self._collector: Collector | None = None
+        self._outside = Outside(lab, self.kube)
 
     @property
     def traffic(self) -> Collector:
@@ -60,8 +62,11 @@ class Trial:
             raise TrialError("no traffic has been started on this lab")
         return self._collector
 
-    def start_traffic(self) -> None:
-        """Put traffic on the lab, and return when every client holds all of its connections."""
+    def start_traffic(self, outside: bool = False) -> None:
+        """Put traffic on the lab, and return when every client holds all of its connections.
+
+        `outside`: also from outside of the cluster, by NodePorts and load balancers' and external addresses.
+        """
         old = {pod["metadata"]["uid"] for pod in self._client_pods()}
         servers, clients = deploy.objects(BASE, replicas=len(self.lab.plan.nodes))
         self.kube.apply(*servers)
@@ -79,6 +84,10 @@ class Trial:
             if pod["metadata"]["uid"] in old:  # of an earlier run, with another past
                 self.kube.delete("Pod", pod["metadata"]["name"], deploy.NAMESPACE, grace_s=0)
         addresses = until("every client runs", lambda: self._clients(old), _TRAFFIC_UP_S, self._pods)
+        if outside:
+            self._outside.prepare()
+            until("the outside is served at every address", self._outside.served, _TRAFFIC_UP_S)
+            addresses.append(self._outside.start())
         collector = Collector(self.fabric, addresses)
         until("every client answers", lambda: _started(collector), _TRAFFIC_UP_S, self._pods)
         self._collector = collector
@@ -112,9 +121,10 @@ class Trial:
         return sum(client.lost for client in self.traffic.report().clients)
 
     def close(self) -> None:
-        """Let go of everything; the lab and what runs there stay."""
+        """Let go of everything; the lab and what runs there stay, but for the client outside of it."""
         if self._collector is not None:
             self._collector.close()
+        self._outside.close()
         self.fabric.close()
 
     def _client_pods(self) -> list[Object]:

@@ -1,6 +1,7 @@
 """The traffic client against servers on the loopback address that misbehave: each loss under its own name."""
 
 import contextlib
+import json
 import select
 import socket
 import threading
@@ -10,10 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from e2e.traffic.client.__main__ import Client, arguments
 from e2e.traffic.client.dns import look_up, lookups, question
 from e2e.traffic.client.ledger import Ledger, Tally
 from e2e.traffic.client.loop import Loop
-from e2e.traffic.client.targets import GONE, REFUSED, SERVED, Expectations, Target
+from e2e.traffic.client.targets import GONE, REFUSED, SERVED, Expectations, Target, ways
 from e2e.traffic.client.tcp import HeldConnections, NewConnections, Streams, WrongAnswerError, check_answer
 from e2e.traffic.client.udp import Datagrams, Exchange, echo
 
@@ -377,6 +379,47 @@ def dns_answer(addresses: list[str], code: int = 0) -> Callable[[bytes], bytes]:
         return header + datagram[12:] + b"".join(answers)
 
     return respond
+
+
+def test_from_outside_each_way_has_streams_of_its_own() -> None:
+    server = TcpServer()
+    with udp_server(lambda datagram: datagram[5:]) as port:
+        given = [
+            {"name": name, "tcp": [f"127.0.0.1:{server.port}"], "udp": [f"127.0.0.1:{port}"]}
+            for name in ("NodePort", "load balancer")
+        ]
+        options = arguments().parse_args(
+            [
+                "--name=outside",
+                f"--ways={json.dumps(given)}",
+                "--held=4",
+                "--new-per-s=100",
+                "--control-port=0",
+            ]
+        )
+        loop = Loop()
+        client = Client(options, loop)
+        client.use_ways(options, ways(given))
+        kinds = ("tcp4 held", "tcp4 new", "udp4 fixed connected", "udp4 fresh unconnected")
+        streams = [f"{kind} to {way['name']}" for kind in kinds for way in given]
+
+        def seen() -> dict[str, int]:
+            (data,) = json.loads(json.dumps(client.report(0)["phases"]))
+            return {name: data["streams"].get(name, {}).get("answered", 0) for name in streams}
+
+        run_until(loop, lambda: all(count >= 3 for count in seen().values()))
+        report = client.report(0)
+        assert (report["held"], report["held_wanted"], report["lost"]) == (4, 4, 0)
+        client.control.close()
+    server.close()
+
+
+def test_a_way_names_addresses_of_both_families() -> None:
+    (way,) = ways([{"name": "NodePort", "tcp": ["192.0.2.1:30080", "[2001:db8::1]:30080"], "udp": []}])
+    assert [(target.address, target.port, target.version) for target in way.tcp] == [
+        ("192.0.2.1", 30080, "4"),
+        ("2001:db8::1", 30080, "6"),
+    ]
 
 
 ADDRESSES = frozenset({"10.96.7.7", "fd00:96::7"})

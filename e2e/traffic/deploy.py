@@ -15,7 +15,7 @@ from e2e.traffic.collector import Address
 NAMESPACE = "traffic"
 CLIENTS = ("pod-client", "node-client")
 _HERE = Path(__file__).parent
-_LATE = "handover.dev/e2e"
+_ANNOTATION = "handover.dev/e2e"
 
 
 def _manifests(image: str) -> list[Object]:
@@ -23,8 +23,9 @@ def _manifests(image: str) -> list[Object]:
     return list(yaml.safe_load_all(text))
 
 
-def _is_late(item: Mapping[str, Any]) -> bool:
-    return bool(item["metadata"].get("annotations", {}).get(_LATE) == "late")
+def _is(item: Mapping[str, Any], what: str) -> bool:
+    """Whether an object is one of those that are not there from the start."""
+    return bool(item["metadata"].get("annotations", {}).get(_ANNOTATION, "") == what)
 
 
 def program() -> Object:
@@ -40,7 +41,7 @@ def program() -> Object:
 
 def objects(image: str, replicas: int = 3) -> tuple[list[Object], list[Object]]:
     """What traffic needs from its start on: first what serves, then the clients."""
-    servers = [item for item in _manifests(image) if not _is_late(item) and item["kind"] != "DaemonSet"]
+    servers = [item for item in _manifests(image) if _is(item, "") and item["kind"] != "DaemonSet"]
     clients = [item for item in _manifests(image) if item["kind"] == "DaemonSet"]
     for item in servers:
         if item["kind"] == "Deployment":
@@ -50,7 +51,12 @@ def objects(image: str, replicas: int = 3) -> tuple[list[Object], list[Object]]:
 
 def late(image: str) -> list[Object]:
     """The Deployment and the Service that are created while traffic runs."""
-    return [item for item in _manifests(image) if _is_late(item)]
+    return [item for item in _manifests(image) if _is(item, "late")]
+
+
+def outside(image: str) -> list[Object]:
+    """The Services for a client outside of the cluster."""
+    return [item for item in _manifests(image) if _is(item, "outside")]
 
 
 def clients(pods: Iterable[Mapping[str, Any]]) -> list[Address]:

@@ -1,11 +1,13 @@
-"""Start the client: look up the Service, put all streams on it, and serve the control port until a signal
-ends it.
+"""Start the client: put all streams on a Service, by its name or by ways from outside, and serve the control
+port until a signal ends it.
 """
 
 import argparse
 import json
 import os
 import signal
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from .control import Control
 from .dns import look_up, lookups, servers
 from .ledger import Ledger
 from .loop import Loop
-from .targets import Expectations, Target
+from .targets import Expectations, Target, Way, ways
 from .tcp import HeldConnections, NewConnections, Streams
 from .udp import Datagrams, Exchange, echo
 
@@ -23,7 +25,9 @@ def arguments() -> argparse.ArgumentParser:
     """What the client can be told at its start."""
     parser = argparse.ArgumentParser(prog="client", description=__doc__)
     parser.add_argument("--name", required=True, help="who this client is in reports, as n1/pod")
-    parser.add_argument("--service", required=True, help="full name, as web.traffic.svc.cluster.local")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--service", help="full name, as web.traffic.svc.cluster.local")
+    what.add_argument("--ways", help="instead of a Service: ways from outside, as JSON (see `targets.ways`)")
     parser.add_argument("--port", type=int, default=80, help="its TCP port (default %(default)s)")
     parser.add_argument("--udp-port", type=int, default=81, help="its UDP port (default %(default)s)")
     parser.add_argument("--dns", help="the DNS server's address (default: the first one of /etc/resolv.conf)")
@@ -35,23 +39,29 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--udp-per-s", type=float, default=10, help="for each kind of socket and family")
     parser.add_argument("--dns-per-s", type=float, default=5, help="look-ups for each kind of socket")
     parser.add_argument("--control-port", type=int, default=18080, help="(default %(default)s)")
+    parser.add_argument("--attended", action="store_true", help="end when standard input is closed")
     return parser
 
 
 class Client:
     """All streams of one client, and what the control port does with them."""
 
-    def __init__(self, options: argparse.Namespace, loop: Loop, addresses: frozenset[str], dns: str) -> None:
+    def __init__(self, options: argparse.Namespace, loop: Loop) -> None:
         self.name = options.name
         self._id = uuid.uuid4().hex  # another one after a restart, which would otherwise look like few losses
         self._loop = loop
         self._ledger = Ledger()
         self._expectations = Expectations()
-        self._targets = [Target(options.service, address, options.port) for address in sorted(addresses)]
-        streams = Streams(loop, self._ledger, self.name)
-        self._held = HeldConnections(streams, self._targets, options.held)
-        NewConnections(streams, lambda: self._targets, options.new_per_s)
-        NewConnections(streams, self._changing, options.new_per_s / 3, label="to changing Services")
+        self._held: list[HeldConnections] = []
+        self._streams = Streams(loop, self._ledger, self.name)
+        NewConnections(self._streams, self._changing, options.new_per_s / 3, label="to changing Services")
+        self.control = Control(loop, options.control_port, self._answer)
+
+    def use_service(self, options: argparse.Namespace, addresses: frozenset[str], dns: str) -> None:
+        """All kinds of traffic to a Service by its own addresses, and to the DNS server."""
+        targets = [Target(options.service, address, options.port) for address in sorted(addresses)]
+        self._held.append(HeldConnections(self._streams, targets, options.held))
+        NewConnections(self._streams, lambda: targets, options.new_per_s)
         self._datagrams(
             echo(self.name),
             [Target(options.service, address, options.udp_port) for address in sorted(addresses)],
@@ -60,12 +70,20 @@ class Client:
         self._datagrams(
             lookups(options.service, addresses), [Target("dns", dns, options.dns_port)], options.dns_per_s
         )
-        self.control = Control(loop, options.control_port, self._answer)
 
-    def _datagrams(self, exchange: Exchange, targets: list[Target], per_s: float) -> None:
+    def use_ways(self, options: argparse.Namespace, chosen: Sequence[Way]) -> None:
+        """All kinds of traffic by every way, in equal shares; each address has a connection at least."""
+        for way in chosen:
+            count = max(len(way.tcp), options.held // len(chosen))
+            self._held.append(HeldConnections(self._streams, way.tcp, count, label=f"held to {way.name}"))
+            per_s = options.new_per_s / len(chosen)
+            NewConnections(self._streams, lambda way=way: way.tcp, per_s, label=f"new to {way.name}")  # type: ignore[misc]
+            self._datagrams(echo(self.name), way.udp, options.udp_per_s, way.name)
+
+    def _datagrams(self, exchange: Exchange, targets: list[Target], per_s: float, way: str = "") -> None:
         for connected in (True, False):
             for fixed in (True, False):
-                Datagrams(self._loop, self._ledger, exchange, targets, per_s, connected, fixed)
+                Datagrams(self._loop, self._ledger, exchange, targets, per_s, connected, fixed, way=way)
 
     def _changing(self) -> list[Target]:
         return list(self._expectations.targets.values())
@@ -89,8 +107,8 @@ class Client:
             "id": self._id,
             "at": time.time(),
             "cpu_s": time.process_time(),
-            "held": self._held.established,
-            "held_wanted": self._held.count,
+            "held": sum(held.established for held in self._held),
+            "held_wanted": sum(held.count for held in self._held),
             "lost": self._ledger.lost,
             "phases": self._ledger.as_json(first),
             "failures": list(self._ledger.failures),
@@ -101,16 +119,28 @@ class Client:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
     options = arguments().parse_args(argv)
-    dns = options.dns or next(iter(servers()))
-    print(f"{options.name}: looking up {options.service} at {dns}", flush=True)
-    addresses = look_up(dns, options.dns_port, options.service, within_s=60)
     loop = Loop()
-    client = Client(options, loop, addresses, dns)
+    client = Client(options, loop)
+    if options.ways:
+        client.use_ways(options, ways(json.loads(options.ways)))
+    else:
+        dns = options.dns or next(iter(servers()))
+        print(f"{options.name}: looking up {options.service} at {dns}", flush=True)
+        addresses = look_up(dns, options.dns_port, options.service, within_s=60)
+        client.use_service(options, addresses, dns)
+        print(f"{options.name}: {', '.join(sorted(addresses))}", flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
-    print(f"{options.name}: {', '.join(sorted(addresses))}, control port {client.control.port}", flush=True)
+    if options.attended:
+        threading.Thread(target=_until_left_alone, args=[loop], daemon=True).start()
+    print(f"{options.name}: control port {client.control.port}", flush=True)
     loop.run()
     return 0
+
+
+def _until_left_alone(loop: Loop) -> None:
+    sys.stdin.buffer.read()
+    loop.stop()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ attempt that meets it, others are counted as waited, not as lost. From then on i
 import errno
 import socket
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 SERVED: Final = "served"
 REFUSED: Final = "refused"
@@ -39,6 +39,25 @@ class Target:
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One of the ways to a Service from outside of the cluster, as `NodePort (Local)`."""
+
+    name: str
+    tcp: list[Target]
+    udp: list[Target]
+
+
+def ways(data: list[dict[str, Any]]) -> list[Way]:
+    """Ways from JSON: name, tcp and udp, the last two as lists of addresses with ports. Raises ValueError."""
+
+    def targets(name: str, texts: list[str]) -> list[Target]:
+        found = [text.rpartition(":") for text in texts]
+        return [Target(name, address.strip("[]"), int(port)) for address, _, port in found]
+
+    return [Way(w["name"], targets(w["name"], w["tcp"]), targets(w["name"], w["udp"])) for w in data]
 
 
 @dataclass(slots=True)

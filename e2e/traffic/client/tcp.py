@@ -167,6 +167,7 @@ class HeldConnections:
     count: int
     period_s: float = 0.1
     slices: int = 10
+    label: str = "held"
     _held: list[_Connection | None] = field(init=False)
     _reopen_at: list[float] = field(init=False)
     _turn: int = 0
@@ -190,7 +191,7 @@ class HeldConnections:
     def _turn_of(self, number: int, now: float) -> None:
         connection = self._held[number]
         target = self.targets[number % len(self.targets)]
-        stream = f"tcp{target.version} held"
+        stream = f"tcp{target.version} {self.label}"
         if connection is None:
             if now >= self._reopen_at[number]:
                 self._reopen_at[number] = now + REOPEN_AFTER_S
@@ -207,7 +208,7 @@ class HeldConnections:
                 self._held[number] = None
 
     def _event(self, number: int, connection: _Connection, events: int) -> None:
-        stream = f"tcp{connection.target.version} held"
+        stream = f"tcp{connection.target.version} {self.label}"
         if not connection.established:
             if self.streams.connected(connection, stream):
                 connection.tally.answered += 1  # the attempt was to connect

@@ -56,6 +56,7 @@ class Datagrams:
     connected: bool
     fixed: bool
     answer_within_s: float = ANSWER_WITHIN_S
+    way: str = ""  # where targets are reached, as a part of the stream's name
     _sockets: dict[_Socket, None] = field(default_factory=dict)
     _kept: dict[int, _Socket] = field(default_factory=dict)  # by number of the target
     _serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -66,7 +67,7 @@ class Datagrams:
 
     def _stream(self, target: Target) -> str:
         how = f"{'fixed' if self.fixed else 'fresh'} {'connected' if self.connected else 'unconnected'}"
-        return f"{self.exchange.name}{target.version} {how}"
+        return f"{self.exchange.name}{target.version} {how}{f' to {self.way}' if self.way else ''}"
 
     def _tick(self, now: float) -> None:
         self._expire(now)
