@@ -12,6 +12,12 @@
 
 #define LOOPBACK 1 /* the number of that device in every network namespace */
 
+/* Whether we sent a packet here. Others have some of the mark's bits, too. */
+static __always_inline int is_ours(const struct __sk_buff *skb)
+{
+	return (skb->mark & MARK_OURS) == MARK_OURS;
+}
+
 /* Asks for the way from `from` to `to`; what the helper returns. */
 static __always_inline long find_way(struct __sk_buff *skb, const struct packet *packet,
 	const struct address *from, const struct address *to, struct bpf_fib_lookup *way)

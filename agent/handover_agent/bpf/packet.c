@@ -67,7 +67,7 @@ static __always_inline int inward(struct __sk_buff *skb, enum origin origin)
 	struct flow *known, *back;
 	int action = GO_ON;
 
-	if (!work || skb->mark & MARK_OURS) /* then it is an answer to the node that was redirected here */
+	if (!work || is_ours(skb)) /* then it is an answer to the node that was redirected here */
 		return GO_ON;
 	switch (parse(skb, &work->packet)) {
 	case SERVED:
@@ -115,7 +115,7 @@ static __always_inline int leaving(struct __sk_buff *skb, int node)
 	if (!work)
 		return GO_ON;
 	/* What the node sends came in by no device; marked, we sent it here. */
-	node = node && !skb->ingress_ifindex && !(skb->mark & MARK_OURS);
+	node = node && !skb->ingress_ifindex && !is_ours(skb);
 	switch (parse(skb, &work->packet)) {
 	case SERVED:
 		break;
@@ -172,7 +172,7 @@ int to_node(struct __sk_buff *skb)
 	struct flow *back;
 	int action = GO_ON;
 
-	if (!work || skb->mark & MARK_OURS)
+	if (!work || is_ours(skb))
 		return GO_ON;
 	switch (parse(skb, &work->packet)) {
 	case SERVED:

@@ -463,6 +463,14 @@ def test_datagrams_leave_a_backend_that_answers_but_serves_no_more(
     assert reached(leaves.open()) == (BACKENDS[family][2], 8080)
 
 
+def test_a_packet_with_some_bits_of_our_mark_is_anybodys(trial: Trial, rig: Rig) -> None:
+    rig.expose(FRONTENDS[4][0], 80, backends(4, 1))
+    packet = ip(TCP, CLIENTS[4], FRONTENDS[4][0], tcp(40000, 80))
+    for mark in (0x100, 0x400, 0xFFFFFAFF):
+        assert reached(trial("from_pod", packet, mark)) == (BACKENDS[4][0], 8080)
+    assert trial("from_pod", packet, Mark.OURS).packet == packet  # sent there by ourselves
+
+
 def test_datagrams_of_a_frontend_that_is_gone_are_left_alone(trial: Trial, rig: Rig) -> None:
     rig.expose(FRONTENDS[4][0], 80, backends(4, 1))
     talk = Talk(trial, UDP)
@@ -541,7 +549,7 @@ def test_marks_tell_what_the_kernel_has_to_do(
         rig.expose(frontend, 80, endpoints, flags, scope)
         talk = Talk(trial, protocol, family)
         assert talk.open(program).mark == mark
-        if mark & Mark.OURS:
+        if mark != Mark.REFUSE:
             assert talk.more().mark == mark
             packet = ip(
                 protocol, talk.client, frontend, tcp(talk.port, 80) if protocol == TCP else udp(40000, 80)
