@@ -8,6 +8,7 @@ from handover_api.nodemigration import Fault, KubeProxyFacts, Parity, ProxyMode,
 
 from handover_agent.apiserver import Client
 from handover_agent.kept import Sync
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.machine import Standing
 from handover_agent.ladder.ports import HealthPort, RulesSeen
 from handover_agent.report import Report
@@ -28,6 +29,7 @@ class Facts:
         self._foreign = False
         self._rules = RulesSeen()
         self._mode = ProxyMode.NONE
+        self._node_ports: NodePortPlaces | None = None
         self._sync = Sync()
         self._map_differences: list[str] = []
         self._proxy_differences: list[str] = []
@@ -46,9 +48,11 @@ class Facts:
         return self._report.status.kernel.features
 
     @property
-    def localhost_node_ports(self) -> bool:
-        """Whether NodePorts answered on 127.0.0.1 under kube-proxy: only its iptables mode does that."""
-        return self._mode is not ProxyMode.NFTABLES
+    def node_ports(self) -> NodePortPlaces:
+        """Where NodePorts are: as kube-proxy's rules have it, or had it before they were removed. Where there never
+        were any, on all of the node's addresses.
+        """
+        return self._node_ports or NodePortPlaces()
 
     def refuse(self, message: str) -> None:
         """The order is not followed, and why; nothing takes it back. Said when it has been so for a while."""
@@ -88,12 +92,14 @@ class Facts:
         self._rules = seen
         if seen.mode is not ProxyMode.NONE:
             self._mode = seen.mode
+        self._node_ports = seen.node_ports or self._node_ports
         self._tell_kube_proxy()
         self._tell_leftovers()
 
-    def recorded(self, digest: str, mode: ProxyMode) -> None:
+    def recorded(self, digest: str, mode: ProxyMode, node_ports: NodePortPlaces | None) -> None:
         """The snapshot on disk, and how the rules in it were made, which may be gone."""
         self._report.set(snapshot=digest)
+        self._node_ports = self._node_ports or node_ports
         if self._mode is ProxyMode.NONE and mode is not ProxyMode.NONE:
             self._mode = mode
             self._tell_kube_proxy()

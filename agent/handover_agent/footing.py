@@ -20,7 +20,8 @@ from handover_agent.apiserver import PODS, Client
 from handover_agent.conntrack import Pass, Serving, old_flows, reconcile_udp
 from handover_agent.datapath import Datapath
 from handover_agent.features import Features
-from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper
+from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper, nodeports
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.ports import Programs, RulesSeen
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
@@ -131,7 +132,7 @@ class KernelRules:
         table: Callable[[], tuple[Table, Collection[bytes]]],
         told: Callable[[RulesSeen], None],
         compared: Callable[[list[str], int], None],
-        recorded: Callable[[str, ProxyMode], None],
+        recorded: Callable[[str, ProxyMode, NodePortPlaces | None], None],
     ) -> None:
         self._directory, self._table, self._told, self._compared = directory, table, told, compared
         self._recorded = recorded
@@ -152,7 +153,7 @@ class KernelRules:
 
     async def take_snapshot(self) -> str:
         taken = await self._thread(Snapshot.take, self._directory)
-        self._note(taken.digest, taken.manifest.mode)
+        self._note(*_facts_of(taken))
         log.info("snapshot taken", extra={"digest": self.digest, "directory": str(self._directory)})
         return self.digest
 
@@ -170,7 +171,7 @@ class KernelRules:
 
     async def forget_snapshot(self) -> None:
         await self._thread(Snapshot.remove, self._directory)
-        self._note("", ProxyMode.NONE)
+        self._note("", ProxyMode.NONE, None)
 
     async def ensure_keeper(self) -> None:
         await self._thread(keeper.ensure)
@@ -189,19 +190,19 @@ class KernelRules:
         """The old flows have ended: established connections need no table of ours any more."""
         await self._thread(keeper.release)
 
-    def _note(self, digest: str, mode: ProxyMode) -> None:
+    def _note(self, digest: str, mode: ProxyMode, node_ports: NodePortPlaces | None) -> None:
         self.digest = digest
-        self._recorded(digest, mode)
+        self._recorded(digest, mode, node_ports)
 
-    def _read(self) -> tuple[str, ProxyMode]:
+    def _read(self) -> tuple[str, ProxyMode, NodePortPlaces | None]:
         if not (self._directory / "manifest.json").exists():
-            return "", ProxyMode.NONE
+            return "", ProxyMode.NONE, None
         try:
             found = Snapshot.load(self._directory)
         except SnapshotInvalid as error:
             log.error("snapshot unusable", extra={"error": str(error)})
-            return "", ProxyMode.NONE
-        return found.digest, found.manifest.mode
+            return "", ProxyMode.NONE, None
+        return _facts_of(found)
 
 
 class ApiCluster:
@@ -276,7 +277,14 @@ def _inspect() -> RulesSeen:
         backends=found.backends,
         count=found.rule_count,
         leftovers=tuple(found.leftovers()),
+        node_ports=nodeports.places(found.rulesets, found.nft),
     )
+
+
+def _facts_of(snapshot: Snapshot) -> tuple[str, ProxyMode, NodePortPlaces | None]:
+    """Its digest, how the rules in it were made, and where they have NodePorts."""
+    places = nodeports.places(snapshot.rulesets, snapshot.nft)
+    return snapshot.digest, snapshot.manifest.mode, places
 
 
 def _parity(table: Table, local_addresses: Collection[bytes]) -> tuple[list[str], int]:

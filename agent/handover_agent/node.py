@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from handover_agent.compile import NodeInfo
+from handover_agent.kubeproxy.nodeports import NodePortPlaces, by_name
 from handover_agent.objects import address_bytes
+from handover_agent.table import ip_text
 
 _ZONE = "topology.kubernetes.io/zone"
 _OWN_MOUNT = Path("/sys/fs/cgroup")
@@ -130,14 +132,16 @@ def decode_node(raw: bytes | msgspec.Raw) -> NodeObject:
     )
 
 
-def node_info(node: NodeObject, local: frozenset[bytes], localhost_node_ports: bool) -> NodeInfo:
+def node_info(node: NodeObject, local: frozenset[bytes], node_ports: NodePortPlaces) -> NodeInfo:
     """What the compiler needs to know of this node."""
+    node_ports = by_name(node_ports, [ip_text(address) for address in node.addresses])
     return NodeInfo(
         name=node.name,
         zone=node.zone,
         local_addresses=local,
         primary_addresses=node.addresses,
-        localhost_node_ports=localhost_node_ports,
+        node_port_addresses=node_ports.addresses,
+        localhost_node_ports=node_ports.localhost,
     )
 
 

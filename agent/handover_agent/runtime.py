@@ -41,10 +41,11 @@ from handover_agent.health.proxy import ProxyHealth, ProxyPort
 from handover_agent.health.services import ServicePorts, places
 from handover_agent.health.takeover import Takeover
 from handover_agent.kept import KeptTable, Sync
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.deadman import Limits
 from handover_agent.ladder.journal import Journal
 from handover_agent.ladder.machine import Goal, Ladder, Pace
-from handover_agent.ladder.ports import Ground
+from handover_agent.ladder.ports import Ground, RulesSeen
 from handover_agent.layout import Sizes
 from handover_agent.loops import Chore, Loops
 from handover_agent.metrics import Exporter, Figures, registry
@@ -143,7 +144,7 @@ class Agent:
         self._devices = Listener()
         self._table = KeptTable(
             self._model,
-            node_info(self._node, local_addresses(), localhost_node_ports=True),
+            node_info(self._node, local_addresses(), NodePortPlaces()),
             datapath.maps,
             NamesFile(state / NAMES),
             stale=self._stale,
@@ -153,7 +154,7 @@ class Agent:
         self._rules = KernelRules(
             state / SNAPSHOT,
             lambda: (self._table.table, self._table.node.local_addresses),
-            told=self._facts.rules_seen,
+            told=self._rules_seen,
             compared=self._facts.compared,
             recorded=self._facts.recorded,
         )
@@ -381,6 +382,12 @@ class Agent:
             Happening(About.service(service), "FailedToStartServiceHealthcheck", "Listen", message)
         )
 
+    def _rules_seen(self, seen: RulesSeen) -> None:
+        before = self._facts.node_ports
+        self._facts.rules_seen(seen)
+        if self._facts.node_ports != before:
+            self._loops.node_changed.set()
+
     def _pods_seen(self, pods: list[str]) -> None:
         self._facts.pods_seen(pods)
         self._ladder.nudge()
@@ -389,7 +396,8 @@ class Agent:
         """Addresses come and go on a node, and its zone label may be set late."""
         local = await asyncio.to_thread(local_addresses)
         if self._nodes.synced.is_set():
-            await self._table.set_node(node_info(self._node, local, self._facts.localhost_node_ports))
+            places = self._settings.places or self._facts.node_ports
+            await self._table.set_node(node_info(self._node, local, places))
 
     def _stale(self) -> str:
         return str(self._feed.error) if self._feed.error else ""

@@ -7,10 +7,13 @@ names it.
 import argparse
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError, field_validator
+
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 
 PREFIX = "HANDOVER_"
 
@@ -53,6 +56,10 @@ class Settings(BaseModel):
     )
     frontends: int = Field(default=65536, ge=16, le=1 << 20, description="least room for frontends; it grows")
     backends: int = Field(default=262144, ge=16, le=1 << 24, description="least room for backends; it grows")
+    node_port_addresses: str = Field(
+        default="",
+        description="where NodePorts are: CIDRs or `primary`, with commas; as kube-proxy's rules have it if not given",
+    )
     heartbeat_s: float = Field(
         default=5.0, gt=0, description="seconds between two status writes without news"
     )
@@ -71,6 +78,20 @@ class Settings(BaseModel):
     pod_name: str = Field(default="", description="the agent's pod (also: POD_NAME)")
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def places(self) -> NodePortPlaces | None:
+        """`node_port_addresses`, if it is given."""
+        cidrs = tuple(text.strip() for text in self.node_port_addresses.split(",") if text.strip())
+        return NodePortPlaces(cidrs) if cidrs else None
+
+    @field_validator("node_port_addresses")
+    @classmethod
+    def _cidrs(cls, value: str) -> str:
+        for text in filter(None, map(str.strip, value.split(","))):
+            if text != "primary":
+                ip_network(text, strict=False)
+        return value
 
     @classmethod
     def gather(cls, arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Self:

@@ -11,6 +11,8 @@ from typing import Protocol as Interface
 
 from handover_api.nodemigration import ProxyMode
 
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
+
 
 class Blocked(Exception):
     """A step cannot go on now: `reason` is one word for the status, the message tells a person what was seen
@@ -55,6 +57,8 @@ class RulesSeen:
     """Every table and chain that is on the ownership list: what a flush would have to remove."""
     unsupported: str = ""
     """Why this kind of rules cannot be taken over; empty when it can."""
+    node_ports: NodePortPlaces | None = None
+    """Where NodePorts are by these rules; None when they do not say."""
 
     @property
     def in_force(self) -> bool:

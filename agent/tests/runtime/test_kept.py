@@ -9,6 +9,7 @@ from handover_agent.compile import NodeInfo
 from handover_agent.facts import Facts
 from handover_agent.health.proxy import ProxyPort
 from handover_agent.kept import KeptTable, Sync
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.journal import Record
 from handover_agent.ladder.machine import Standing
 from handover_agent.ladder.ports import RulesSeen, Waiting
@@ -162,6 +163,18 @@ async def test_a_stale_watch_means_the_table_is_behind(rig: Rig) -> None:
 
 def standing(rung: Rung) -> Standing:
     return Standing(Record(rung), 1, "", None)
+
+
+def test_where_node_ports_are_outlives_the_rules_that_say_so() -> None:
+    facts = Facts(Report(NodeMigrationStatus()), ProxyPort(0, lambda: None))  # type: ignore[arg-type,return-value]
+    assert facts.node_ports == NodePortPlaces(), "nobody ever said"
+    recorded, seen = NodePortPlaces(("primary",), localhost=False), NodePortPlaces(("10.0.0.0/8",))
+    facts.recorded("abc", ProxyMode.NFTABLES, recorded)
+    assert facts.node_ports == recorded, "an agent that restarts without rules has the snapshot"
+    facts.rules_seen(RulesSeen(ProxyMode.IPTABLES, node_ports=seen))
+    facts.rules_seen(RulesSeen())
+    facts.recorded("def", ProxyMode.NFTABLES, recorded)
+    assert facts.node_ports == seen, "what was in force last counts"
 
 
 def test_rules_are_leftovers_only_at_sole_and_their_mode_outlives_them() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from handover_agent import addresses
 from handover_agent.cli import main, parser
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.node import NoCgroup2, decode_node, find_cgroup, find_cgroup_anywhere, node_info
 from handover_agent.rtnetlink import Message, NetlinkError, RouteSocket, attribute
 from handover_agent.settings import Settings, SettingsError
@@ -16,6 +17,7 @@ from handover_agent.table import ip_bytes, ip_text
 from handover_agent.wish import decode_wish, pod_kind
 from handover_api.base import Rung
 from handover_api.nodemigration import KubeProxySelector
+from pydantic import ValidationError
 
 pytestmark = pytest.mark.unit
 
@@ -77,10 +79,28 @@ def test_the_node_object_gives_zone_addresses_and_eligibility() -> None:
         (ip_bytes("10.0.0.1"), ip_bytes("fd00::1")),
         True,
     )
-    info = node_info(node, frozenset({ip_bytes("10.0.0.1")}), localhost_node_ports=False)
-    assert (info.zone, info.localhost_node_ports) == ("a", False)
+    own = NodePortPlaces(("10.0.0.1/32", "fd00::1/128"), localhost=False)
+    info = node_info(node, frozenset({ip_bytes("10.0.0.1")}), own)
+    assert (info.zone, info.localhost_node_ports, info.node_port_addresses) == ("a", False, ("primary",))
     document["spec"] = {"taints": [{"key": "ToBeDeletedByClusterAutoscaler"}]}
     assert not decode_node(json.dumps(document).encode()).eligible
+
+
+@pytest.mark.parametrize(
+    ("given", "places"),
+    [
+        ("", None),
+        ("primary", NodePortPlaces(("primary",))),
+        (" 10.0.0.0/8, fd00::/64 ", NodePortPlaces(("10.0.0.0/8", "fd00::/64"))),
+    ],
+)
+def test_where_node_ports_are_may_be_set(given: str, places: NodePortPlaces | None) -> None:
+    assert Settings(node_port_addresses=given).places == places
+
+
+def test_a_place_for_node_ports_that_is_none_is_named() -> None:
+    with pytest.raises(ValidationError, match="eth0"):
+        Settings(node_port_addresses="10.0.0.0/8,eth0")
 
 
 def test_a_node_migration_is_read_with_its_generation() -> None:

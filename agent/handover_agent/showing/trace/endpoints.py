@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from handover_agent.compile import NodeInfo, compile_service
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.node import node_info
 from handover_agent.objects import Service, is_ipv4
 from handover_agent.showing.frontends import Held
@@ -64,7 +65,7 @@ def wanted(seen: Seen, key: FrontendKey, local: frozenset[bytes]) -> Entry | Non
     """What the cluster wants at a frontend now, compiled as the agent does it; None when nothing, or not known."""
     if seen.service is None or seen.node is None:
         return None
-    node: NodeInfo = node_info(seen.node, local, localhost_node_ports=True)
+    node: NodeInfo = node_info(seen.node, local, NodePortPlaces())
     rows, _ = compile_service(seen.service, seen.slices, node)
     internal = FrontendKey(key.address, key.port, key.protocol)
     for row in rows:
