@@ -35,7 +35,7 @@ _PROGRAMS = Path(__file__).with_name("inside")
 _CLIENT_PORT, _BESIDE_PORT = 18090, 18091
 _DIGEST = "handover.dev/program"
 _CHUNK = 1000
-_TRACKING = "table inet bench { chain tracked { type nat hook postrouting priority srcnat; } }"
+_TRACKING = "table inet bench { chain tracked { type nat hook postrouting priority srcnat; }; }"
 
 
 @dataclass(slots=True)
