@@ -77,6 +77,16 @@ class NotCgroup2(DatapathError):
         )
 
 
+def _load(found: Features, maps: Path, programs: Path) -> None:
+    """Programs for a kernel with these features, using the maps pinned in a directory, into another one."""
+    loader.load_programs(
+        maps,
+        programs,
+        set_retval="set_retval" in found.found,
+        socket_storage="socket_storage" in found.found,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DatapathState:
     """What is true of the datapath now."""
@@ -132,12 +142,7 @@ class Datapath:
             pins.remove(pins.loading)
             if not programs.is_dir():
                 pins.loading.mkdir(mode=0o700)
-                loader.load_programs(
-                    pins.maps,
-                    pins.loading,
-                    set_retval="set_retval" in found.found,
-                    socket_storage=carrying,
-                )
+                _load(found, pins.maps, pins.loading)
                 pins.loading.rename(programs)
             self._swap(version)
 
@@ -159,7 +164,7 @@ class Datapath:
         found = features.probe()
         with self._pins.locked():
             self._loaded_version("make maps larger")
-            enlarging.prepare(self._pins, sizes, found)
+            enlarging.prepare(self._pins, sizes, lambda maps, programs: _load(found, maps, programs))
         return PinnedMaps(self._pins.growing)
 
     def take_larger(self) -> None:

@@ -10,10 +10,12 @@ Everything is prepared beside what is in use. The one step that counts is a rena
 interruption before it leaves what was there, and one after it is finished by the next load.
 """
 
-from handover_agent import bpfmap, loader
+from collections.abc import Callable
+from pathlib import Path
+
+from handover_agent import bpfmap
 from handover_agent.bpffs import Pins, create
 from handover_agent.bpfsys import obj_get, pin
-from handover_agent.features import Features
 from handover_agent.layout import Sizes, map_specs
 
 AGENTS = ("frontends", "backends", "sources")
@@ -34,8 +36,8 @@ def sizes(pins: Pins) -> Sizes:
     return Sizes(**found)
 
 
-def prepare(pins: Pins, wanted: Sizes, found: Features) -> None:
-    """Make the maps in `growing` and the programs in `loading`. Raises BpfError, LoadFailed."""
+def prepare(pins: Pins, wanted: Sizes, load: Callable[[Path, Path], None]) -> None:
+    """Make the maps in `growing`, and have programs that use them loaded into `loading`. Raises BpfError, LoadFailed."""
     for path in (pins.growing, pins.loading):
         pins.remove(path)
         path.mkdir(mode=0o700)
@@ -47,12 +49,7 @@ def prepare(pins: Pins, wanted: Sizes, found: Features) -> None:
         elif (pins.maps / spec.name).exists():
             with obj_get(pins.maps / spec.name) as shared:
                 pin(shared.fd, path)
-    loader.load_programs(
-        pins.growing,
-        pins.loading,
-        set_retval="set_retval" in found.found,
-        socket_storage="socket_storage" in found.found,
-    )
+    load(pins.growing, pins.loading)
 
 
 def commit(pins: Pins, programs: str) -> None:
