@@ -20,6 +20,9 @@ from pathlib import Path
 
 from handover_agent.bpfsys import obj_get, object_info
 from handover_agent.datapath import Datapath
+from handover_agent.devices import Device, Place, Role
+from handover_agent.packetpath import attaching
+from handover_agent.rtnetlink import CREATE, EXCLUSIVE, RouteSocket, attribute
 from handover_agent.sockets.refusal import refuse
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
 
@@ -30,6 +33,9 @@ _FINIT_MODULE = 313
 _POWER_OFF = 0x4321FEDC
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _VERIFIED_INSNS, _INFO_BYTES = 216, 232  # struct bpf_prog_info
+_NEWLINK = 16
+_LINK = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)  # struct ifinfomsg
+_IFLA_IFNAME, _IFLA_LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 3, 18, 1, 2, 1
 _VIP, _EMPTY, _PORT = "10.96.0.10", "10.96.0.11", 80
 
 
@@ -54,9 +60,9 @@ def insert_modules() -> None:
                     say("module", name=path.name, problem=os.strerror(number))
 
 
-def loopback_up() -> None:
+def up(device: bytes) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", device, _IFF_UP))
 
 
 def count_instructions(pins: Path) -> None:
@@ -114,9 +120,46 @@ def told(datapath: Datapath) -> None:
                 say("connection", what="of a UDP socket told", ok=error.errno == errno.ECONNREFUSED)
 
 
+def packets(datapath: Datapath, pins: Path, by_links: bool) -> None:
+    """The packet path at work: programs on a device by this kernel's means, and a packet that they translate."""
+    with RouteSocket() as kernel:
+        peer = attribute(_VETH_INFO_PEER, _LINK + attribute(_IFLA_IFNAME, b"far\0"))
+        kind = attribute(_INFO_KIND, b"veth\0") + attribute(_INFO_DATA, peer)
+        pair = attribute(_IFLA_IFNAME, b"near\0") + attribute(_IFLA_LINKINFO, kind)
+        kernel.request(_NEWLINK, CREATE | EXCLUSIVE, _LINK + pair, "make a pair of devices")
+    for name in (b"near", b"far"):
+        up(name)
+    near = Device(socket.if_nametoindex("near"), "near", "veth")
+    (programs,) = pins.glob("programs-*")
+    how = attaching.means(pins / "devices", by_links)
+    problems = attaching.align(how, programs, [Place(near, Role.OUTSIDE, "for this test")])
+    there = len(attaching.running(pins / "devices"))
+    say("connection", what="of a device with its programs", ok=not problems and there == 2)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("far", 0))
+        wire.send(opening("192.0.2.7", _VIP, _PORT))
+        deadline = time.monotonic() + 30
+        while not datapath.counters()["packet_forwarded"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+    counted = datapath.counters()
+    translated = counted["packet_forwarded"] == counted["flow_opened"] == 1
+    say("connection", what="translated packet by packet", ok=translated)
+
+
+def opening(source: str, destination: str, port: int) -> bytes:
+    """An Ethernet frame with a TCP SYN; nobody on its way looks at TCP's checksum."""
+    tcp = struct.pack("!HHIIBBHHH", 40_000, port, 1, 0, 5 << 4, 2, 65_535, 0, 0)
+    addresses = socket.inet_aton(source) + socket.inet_aton(destination)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 1, 0, 64, socket.IPPROTO_TCP, 0) + addresses
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+    return b"\xff" * 6 + b"\x02" + b"\0" * 5 + b"\x08\0" + head[:10] + checksum + head[12:] + tcp
+
+
 def look() -> None:
     """The commands that a person would run."""
-    for command in ("services", "maps", "drops"):
+    for command in ("services", "maps", "drops", "flows"):
         done = subprocess.run(["handover-agent", command], capture_output=True, text=True, check=False)
         say("command", name=command, status=done.returncode, problem=done.stderr if done.returncode else "")
 
@@ -134,7 +177,7 @@ def main() -> None:
     mount("bpf", "/sys/fs/bpf", "bpf")
     os.environ["PATH"] = "/opt/handover/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     os.environ["BCC_KERNEL_SOURCE"] = "/usr/share/handover/kernel-headers"
-    loopback_up()
+    up(b"lo")
     insert_modules()
     say("kernel", release=platform.release())
 
@@ -149,6 +192,7 @@ def main() -> None:
     connections(datapath)
     if "socket_storage" in features.found:
         told(datapath)
+    packets(datapath, pins, by_links="tcx" in features.found)
     look()
     datapath.unload()
     say("unloaded", left=[str(path) for path in pins.glob("*")])
