@@ -92,12 +92,24 @@ MEANINGS: dict[str, Meaning] = {
         Kind.DROPPED,
         "lower the client's SCTP message size below the path's MTU, or give it a port of its own",
     ),
-    "packet_fragment": Meaning(Kind.MISSED, "nothing: pieces go where their datagram's first piece went"),
+    "packet_fragment": Meaning(
+        Kind.MISSED,
+        "nothing while it is rare: pieces that come before the first one are left as they are, and the sender tries again",
+    ),
     "packet_source_routed": Meaning(
         Kind.MISSED,
         "such packets are not translated: if a client of Services sends them, turn that off there",
     ),
+    "node_not_refused": Meaning(
+        Kind.DROPPED,
+        f"the node's own kernel asks, and sees a time-out where others are refused: {_NO_ENDPOINT}",
+    ),
     "error_flow_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_fragment_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_node_no_way": Meaning(
+        Kind.ERROR,
+        "look for a route to the backend (`ip route get ADDRESS` on the node): the network plug-in's matter",
+    ),
     "error_flow_ports": Meaning(
         Kind.ERROR,
         "one client has more connections to one backend than ports: spread them over more backends",
@@ -139,6 +151,11 @@ MEANINGS: dict[str, Meaning] = {
         "packet_not_ip",
         "packet_vlan",
         "packet_other_protocol",
+        "packet_answers",
+        "packet_error_forwarded",
+        "packet_error_restored",
+        "packet_error_no_flow",
+        "node_to_itself",
     ),
     Meaning(Kind.SERVED, _NOTHING),
 )

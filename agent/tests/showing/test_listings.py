@@ -115,8 +115,10 @@ def test_no_drops_are_said_to_be_none() -> None:
     assert drops({}, {}, during_s=2.5).text() == "Nothing was dropped, refused or missed in 2.5 s."
 
 
-def test_advice_is_on_counters_that_there_are() -> None:
-    assert set(MEANINGS) <= set(layout.counter_names())
+def test_every_counter_of_the_datapath_has_a_kind_and_advice() -> None:
+    assert set(MEANINGS) == set(layout.counter_names()), (
+        "showing/counting.py says what follows from each counter"
+    )
 
 
 def test_a_counter_that_is_new_is_shown_by_what_its_name_says() -> None:

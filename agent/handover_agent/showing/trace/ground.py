@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handover_agent import devices, kubeproxy
+from handover_agent import devices, kubeproxy, links
 from handover_agent.addresses import local_addresses
 from handover_agent.bpffs import Pins
 from handover_agent.datapath import Datapath
 from handover_agent.kubeproxy import KubeProxyError, Served
 from handover_agent.ladder.journal import Journal, JournalUnreadable
 from handover_agent.node import find_cgroup_anywhere
-from handover_agent.packetpath import attaching, points
+from handover_agent.packetpath import attaching
 from handover_agent.settings import Settings
 from handover_agent.showing.node import own_netns_cookie
 from handover_agent.showing.trace.path import Attached
@@ -72,18 +72,21 @@ def _attached(settings: Settings, notes: list[str]) -> Attached:
 
 
 def _devices(settings: Settings, notes: list[str]) -> dict[str, frozenset[str]]:
-    """Device → our programs on it, by the names of what belongs there."""
+    """Device → our programs on it."""
     found: dict[str, set[str]] = {}
     try:
         places = devices.look()
         names = {place.device.index: place.device.name for place in places}
-        should, there = points.wanted(places), attaching.running(Pins(settings.pins).devices)
+        pins = Pins(settings.pins)
+        there = attaching.running(pins.devices)
+        pinned = [links.read_programs(pins.programs(version)) for version in pins.versions()]
     except OSError as error:
         notes.append(f"on which devices our programs are is not known: {error}")
         return {}
-    for point in there:
+    by_id = {number: program for programs in pinned for program, number in programs.items()}
+    for point, number in there.items():
         if point.index in names:
-            found.setdefault(names[point.index], set()).add(should.get(point, "another program of ours"))
+            found.setdefault(names[point.index], set()).add(by_id.get(number, "another program of ours"))
     return {device: frozenset(programs) for device, programs in found.items()}
 
 

@@ -123,7 +123,7 @@ _PROGRAMS = {Origin.OUTSIDE: "from_outside", Origin.POD: "from_pod", Origin.NODE
 _ARRIVES = {
     Origin.OUTSIDE: "it arrives from outside the node",
     Origin.POD: "the pod's packets come in by its port",
-    Origin.NODE: "the node's own kernel sends it to a device of ours",
+    Origin.NODE: "what the node itself sends leaves by a device of its own, and is sent to a backend there",
 }
 
 
