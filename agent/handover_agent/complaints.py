@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from handover_agent.events import About, Happening
 from handover_agent.objects import Service
+from handover_agent.pressure import PRESSED_AT
 from handover_agent.wanted import Dispute
 
 _MOST = 200
@@ -60,6 +61,21 @@ def of_full_maps(full: Mapping[str, int], node: str) -> list[Happening]:
             f"full maps are, handover_frontends_failed how many frontends wait",
         )
         for name in sorted(full)
+    ]
+
+
+def of_pressed_maps(ratios: Mapping[str, float], node: str) -> list[Happening]:
+    """Maps of this node in which what was silent longest is about to be forgotten, or is already."""
+    return [
+        Happening(
+            About("Node", node),
+            "MapPressed",
+            "Write",
+            f"BPF map {name} is nearly full: the connections that were silent longest are forgotten for new ones. It was "
+            "sized by nf_conntrack_max when this node left Standby: raise that, then take the node down and up again",
+        )
+        for name, ratio in sorted(ratios.items())
+        if ratio >= PRESSED_AT
     ]
 
 

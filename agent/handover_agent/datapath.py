@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from handover_agent import bpfbatch, bpfmap, bpfsys, devices, enlarging, features, layout, links, loader
+from handover_agent import (
+    bpfbatch,
+    bpfmap,
+    bpfsys,
+    devices,
+    enlarging,
+    features,
+    layout,
+    links,
+    loader,
+    pressure,
+)
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
 from handover_agent.conntrack import Serving
@@ -293,6 +304,10 @@ class Datapath:
             gone = stale_flows(bpfbatch.read_hash(flows.fd, info.key_bytes, info.value_bytes), serving)
             bpfbatch.delete(flows.fd, gone)
             return len(gone)
+
+    def pressure(self) -> dict[str, float]:
+        """How full the maps are that programs write (see `pressure`); {}: not loaded. Raises BpfError."""
+        return pressure.ratios(self._pins.maps)
 
     def translated_capacity(self) -> int:
         """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""

@@ -111,6 +111,10 @@ class KernelDatapath:
         """All sockets that are translated, for the status."""
         return await self._thread(self._datapath.translated)
 
+    async def pressure(self) -> dict[str, float]:
+        """How full the maps are that programs write."""
+        return await self._thread(self._datapath.pressure)
+
     async def counters(self) -> dict[str, int]:
         return await self._thread(self._datapath.counters)
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from handover_agent.enlarging import AGENTS
 from handover_agent.kept import Sync
 from handover_agent.strays import Strayed
 
@@ -50,7 +51,7 @@ class Exporter(Collector):
             "map_full",
             "Frontends that are not as wanted because the map has no room",
             "map",
-            {name: float(sync.full.get(name, 0)) for name in figures.fill_ratios},
+            {name: float(sync.full.get(name, 0)) for name in AGENTS},
         )
         yield _gauge("frontends_failed", "Frontends that are not as wanted, for whatever reason", sync.failed)
         yield _gauge("in_sync", "1 while the maps hold all that is wanted", float(sync.in_sync))

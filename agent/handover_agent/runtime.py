@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib import metadata
@@ -65,6 +65,7 @@ from handover_agent.wish import Pods, Single, Wish, node_kind, not_ours, pod_kin
 log = logging.getLogger(__name__)
 
 _CHORE_S = 5.0
+_PRESSURE_S = 60.0
 
 SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
     "snapshot",
@@ -118,6 +119,7 @@ class Agent:
             NodeMigrationStatus(agent=_agent_facts(settings), kernel=KernelFacts(release=kernel_release()))
         )
         self._table_pressed = asyncio.Event()
+        self._pressure: Mapping[str, float] = {}
         self._events = Events(self._client, node)
         self._complaints = complaints.Complaints(self._events.tell)
         self._proxy = ProxyPort(settings.proxy_health_port, self._proxy_health)
@@ -243,6 +245,7 @@ class Agent:
                 {
                     "devices": Chore(self._settings.verify_s, self._follow, self._devices.changed),
                     "ports": Chore(_CHORE_S, self._port.follow, self._port.changed),
+                    "pressure": Chore(_PRESSURE_S, self._measure, asyncio.Event()),
                     "growth": Chore(_CHORE_S, self._growth.look, self._table_pressed),
                     "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
                     "events": Chore(_CHORE_S, self._events.write, self._events.news),
@@ -361,6 +364,9 @@ class Agent:
         self._facts.synced(sync)
         self._port.changed.set()
 
+    async def _measure(self) -> None:
+        self._pressure = await self._datapath.pressure()
+
     async def _complain(self) -> None:
         """Tell the owners of Services what they ask for in vain."""
         node, full = self._settings.node_name, self._table.sync.full
@@ -368,6 +374,7 @@ class Agent:
             self._complaints.now(
                 [
                     *complaints.of_full_maps(full, node),
+                    *complaints.of_pressed_maps(self._pressure, node),
                     *complaints.of_disputes(self._table.disputes),
                     *complaints.of_services(self._model.services.values()),
                     *complaints.of_unwritten(self._table.unwritten, node),
@@ -427,7 +434,7 @@ class Agent:
         return Figures(
             status=self._report.status,
             sync=self._table.sync,
-            fill_ratios=self._table.fill_ratios,
+            fill_ratios={**self._table.fill_ratios, **self._pressure},
             repaired=self._table.repaired,
             strays=self._strays.found,
             counters=self._facts.counters,

@@ -94,6 +94,15 @@ def test_what_programs_write_is_the_very_same_map(serving: Datapath, own_pod: Po
     }
 
 
+def test_how_full_the_maps_of_programs_are_is_counted(serving: Datapath, own_pod: Pod) -> None:
+    assert set(serving.pressure().values()) == {0.0}
+    sockets = [own_pod.udp() for _ in range(4)]
+    for socket in sockets:
+        assert socket.ask(VIP) == BACKEND
+    found = serving.pressure()
+    assert (found["reverse"], found["forward"], found["affinity"]) == (4 / 64, 4 / 64, 0)
+
+
 def test_what_is_written_afterwards_is_found(serving: Datapath, own_pod: Pod) -> None:
     grow(serving, table())
     with Rig(serving) as rig:
@@ -113,6 +122,7 @@ def test_maps_that_are_not_there_cannot_grow(own: Datapath) -> None:
         own.make_larger(LARGE)
     with pytest.raises(NotLoaded):
         own.sizes()
+    assert own.pressure() == {}
 
 
 def test_prepared_maps_that_were_never_taken_are_removed_by_the_next_load(

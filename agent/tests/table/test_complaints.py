@@ -1,7 +1,14 @@
 """Whoever asks for what nobody can serve hears of it: once, in words that say where."""
 
 import pytest
-from handover_agent.complaints import Complaints, of_disputes, of_full_maps, of_services, of_unwritten
+from handover_agent.complaints import (
+    Complaints,
+    of_disputes,
+    of_full_maps,
+    of_pressed_maps,
+    of_services,
+    of_unwritten,
+)
 from handover_agent.events import About, Happening
 from handover_agent.objects import Service
 from handover_agent.table import FrontendKey, Protocol, ip_bytes
@@ -80,6 +87,13 @@ def test_a_full_map_is_said_of_the_node_and_of_the_services_that_suffer() -> Non
     (of_service,) = of_unwritten({"a/x:http/TCP": "TCP/10.96.0.1:80: BPF map backends has no room"}, "n1")
     assert of_service.about == About("Service", "x", "a")
     assert "node n1 does not serve TCP/10.96.0.1:80" in of_service.message
+
+
+def test_maps_that_are_about_to_forget_connections_are_said_of_the_node() -> None:
+    (happening,) = of_pressed_maps({"flows": 0.95, "affinity": 0.5}, "n1")
+    assert (happening.about, happening.reason) == (About("Node", "n1"), "MapPressed")
+    assert "BPF map flows" in happening.message
+    assert "nf_conntrack_max" in happening.message
 
 
 def test_each_is_told_once_and_again_when_it_comes_back() -> None:
