@@ -333,6 +333,15 @@ def test_maps_that_are_behind_the_cluster_are_said_to_be() -> None:
     )
 
 
+def test_a_node_port_that_is_not_on_an_address_is_no_difference() -> None:
+    ports = [{"name": "http", "protocol": "TCP", "port": 80, "nodePort": 30080}]
+    cluster = seen(type="NodePort", ports=ports)
+    of = facts(None, asked="TCP/127.0.0.1:30080", cluster=cluster)
+    assert lines(of, "agreement") == []
+    clusters_own = facts(None, asked="TCP/10.96.0.10:80", cluster=cluster)
+    assert lines(clusters_own, "agreement")[0].startswith("the cluster wants 2 backends there")
+
+
 def test_hints_explain_who_is_left_out() -> None:
     hinted = [
         endpoint_json("10.244.1.5", "n1", zones=["zone-a"]),
@@ -402,6 +411,13 @@ def test_a_service_that_nobody_serves_is_told_apart_from_an_address_that_is_no_s
         Outcome.DIRECT,
         "no Service's address: it goes to 10.244.1.5:8080 as it is",
     )
+
+
+def test_a_cluster_ip_on_an_interface_of_this_node_means_who_listens_there() -> None:
+    on = replace(ground(), local=frozenset({ip_bytes("10.96.0.10")}))
+    outcome, verdict = told(facts(None, cluster=seen(), on=on))
+    assert outcome is Outcome.DIRECT
+    assert "NodeLocal DNSCache" in verdict
 
 
 def test_rules_that_could_not_be_read_are_not_said_to_be_absent() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from handover_agent.kubeproxy.served import Answer, is_ipv4
-from handover_agent.showing.trace.destination import port_name
+from handover_agent.showing.trace.destination import is_service_address, port_name
 from handover_agent.showing.trace.endpoints import Sorted, agreement, sort, wanted
 from handover_agent.showing.trace.finding import Facts
 from handover_agent.showing.trace.path import Choice, choose
@@ -52,6 +52,8 @@ def consider(facts: Facts) -> Considered:
     endpoints = sort(backends, members, key, facts.seen, node)
     entry = wanted(facts.seen, key, facts.ground.local)
     known = facts.seen.service is not None and facts.seen.node is not None and facts.ground.attached.loaded
+    if (entry is None or held is None) and not is_service_address(destination.address, facts.seen.service):
+        known = False  # on which of its addresses a node has NodePorts, the agent alone has found out
     return Considered(facts, choice, theirs, endpoints, agreement(held, entry) if known else "")
 
 

@@ -82,6 +82,11 @@ def _by_nobody(facts: Facts) -> tuple[Outcome, str]:
     destination, service, held = facts.destination, facts.seen.service, facts.frontend
     if held is not None and held.value.flags & FrontendFlags.DROP and facts.ground.attached.accepting:
         return Outcome.DROPPED, "the policy is Local and no endpoint is on this node: nobody answers there"
+    if held is None and destination.address in facts.ground.local:
+        return (
+            Outcome.DIRECT,
+            "an address of this node's own: whoever listens there is meant (NodeLocal DNSCache, say)",
+        )
     ours = held is not None or is_service_address(destination.address, service)
     if ours and not (service is not None and service.skipped):
         return (
