@@ -1,9 +1,10 @@
 """Which client stays with which backend, as people see it."""
 
 import json
+import struct
 
 import pytest
-from handover_agent.entries import Affinity, Client
+from handover_agent.entries import Affinity, Client, unpack_client
 from handover_agent.showing.affinity import Rules, judge, listing
 from handover_agent.table import Backend, ip_bytes
 
@@ -45,6 +46,12 @@ def test_an_entry_shows_how_long_it_lasts_and_the_pod_by_its_addresses() -> None
 def test_a_namespace_without_a_known_address_is_shown_by_its_cookie() -> None:
     assert judge([entry(POD)], NAMES, RULES, {}, NOW)[0].client == "netns 4026"
     assert judge([entry(ADDRESS)], NAMES, RULES, {}, NOW)[0].client == "192.0.2.7"
+
+
+@pytest.mark.parametrize("cookie", [1, 4026, 1 << 32, (7 << 32) | 5])
+def test_a_client_is_a_namespace_by_both_halves_of_its_cookie(cookie: int) -> None:
+    assert unpack_client(struct.pack("=Q8x", cookie)) == Client(None, cookie)
+    assert unpack_client(ip_bytes("192.0.2.7")) == ADDRESS
 
 
 def test_the_nodes_own_processes_are_one_client_by_name() -> None:
