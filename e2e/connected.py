@@ -15,17 +15,19 @@ def connected():
     made.settimeout(1)
     made.connect((sys.argv[1], 81))
     return made
-link = connected()
+link = None
 while True:
     try:
+        link = link or connected()  # refused as well, while the Service has no endpoint at all
         link.send(b"hostname")
         print("answer", link.recv(100).decode(), flush=True)
     except TimeoutError:
         print("silence", flush=True)
     except OSError as error:
         print("error", error.errno, flush=True)
-        link.close()
-        link = connected()
+        if link:
+            link.close()
+        link = None
     time.sleep(0.1)
 """
 

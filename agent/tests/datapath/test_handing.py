@@ -213,6 +213,11 @@ def test_a_port_that_was_changed_because_another_flow_had_it_is_changed_by_connt
 def test_flows_that_have_ended_are_not_handed_over(net: Namespaces, own: Datapath, tables: Rig) -> None:
     with opened(net, tables, "pod, other node", 4, TCP) as asking:
         asking.ask()
+    deadline = time.monotonic() + 20
+    while any(handing.goes_on(flow) for flow in tables.flows()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert tables.flows()
     assert handing.to_conntrack(flows(own)) == Handed()
 
 
