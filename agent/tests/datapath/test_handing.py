@@ -123,10 +123,20 @@ def test_many_connections_go_on_while_they_are_used(
         own.set_accepting(False)
         told = handing.to_conntrack(flows(own))
         assert told == Handed(moved=100)
-        assert [each.ask() for each in asking] == before
+        assert [answered(each) for each in asking] == before
         assert tables.flows() == []
         own.detach()
-        assert [each.ask() for each in asking] == before
+        assert [answered(each) for each in asking] == before
+
+
+def answered(asking: Connection) -> Answer:
+    """A datagram may get lost, and was seen to, rarely, on a busy machine: it is asked once more. The way may not."""
+    try:
+        return asking.ask()
+    except TimeoutError:
+        if asking.socket.type != UDP:
+            raise
+        return asking.ask()
 
 
 class Talk:
