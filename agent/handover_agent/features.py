@@ -7,15 +7,15 @@ with a cgroup and a device that do not exist.
 import errno
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
-from handover_agent.bpfiter import storage_create
+from handover_agent.bpfiter import TRACE_ITER, storage_create
 from handover_agent.bpfmap import MapType, map_create
 from handover_agent.bpfsys import BpfError, ProgramType, link_create, program_load
 from handover_agent.hooks import HOOKS
+from handover_agent.loader.btf import BtfError, function_number
 
 _CONNECT4, _TCX_INGRESS = 10, 46
-_KERNEL_TYPES, _ITERATOR = Path("/sys/kernel/btf/vmlinux"), b"\0bpf_iter_bpf_sk_storage_map\0"
+_ITERATED = "bpf_iter_bpf_sk_storage_map"
 _NO_DESCRIPTOR = _NO_DEVICE = (1 << 31) - 1
 _NETNS_COOKIE, _REDIRECT_NEIGH, _SET_RETVAL = 122, 152, 187  # enum bpf_func_id
 
@@ -37,6 +37,7 @@ def instruction(opcode: int, dst: int = 0, src: int = 0, imm: int = 0) -> bytes:
 
 
 _PROCEED = instruction(0xB7, dst=0, imm=1) + instruction(0x95)  # r0 = 1; exit
+_RETURN_0 = instruction(0xB7, dst=0) + instruction(0x95)
 
 
 def _calling(helper: int) -> bytes:
@@ -49,8 +50,9 @@ def probe() -> Features:
     """Find the features by trying. Raises BpfError when the agent lacks the capabilities to try.
 
     Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack
-    instead of being refused at once. Without `socket_storage` (Linux 5.9 with BTF) a connected UDP socket is not
-    told that its backend has gone away. Without `tcx` (Linux 6.6) devices get their programs by classic filters.
+    instead of being refused at once. Without `socket_storage` (Linux 5.9 with BTF, where it is
+    allowed) a connected UDP socket is not told that its backend has gone away. Without `tcx` (Linux 6.6) devices get
+    their programs by classic filters.
     Without `redirect_neigh` (Linux 5.10) what the node's own kernel sends to a Service past the socket hooks (SCTP,
     raw sockets, load balancers with source ranges) is left to the network stack.
     """
@@ -119,15 +121,22 @@ def _maps() -> bool:
 
 
 def _carries() -> bool:
-    """Whether sockets can carry storage, and whether an iterator over it is there."""
+    """Whether sockets can carry storage, and whether an iterator over it may be loaded: some kernels have it and
+    refuse it to everybody (EPERM), as hardened ones do with whatever could write into maps' values.
+    """
     try:
         storage_create(8, "probe").close()
-        return _ITERATOR in _KERNEL_TYPES.read_bytes()
     except BpfError as error:
         _raise_if_forbidden(error)
         return False
-    except OSError:
-        return False  # a kernel without its types
+    try:
+        function = function_number(_ITERATED)
+        program_load(
+            ProgramType.TRACING, TRACE_ITER, _RETURN_0, "probe", log=False, attach_to=function
+        ).close()
+    except (BpfError, BtfError):
+        return False
+    return True
 
 
 def _raise_if_forbidden(error: BpfError) -> None:

@@ -1,6 +1,7 @@
 """What the kernel says of its own types (BTF): which number a function has, and where a structure's members are.
 
-Only for the loader's child: the table is megabytes long and read once. Format: Documentation/bpf/btf.rst.
+The table is megabytes long: `Btf` is for the loader's child, which needs several things of it and ends then.
+Format: Documentation/bpf/btf.rst.
 """
 
 import struct
@@ -29,14 +30,10 @@ class Btf:
     """The types of a kernel. Raises BtfError."""
 
     def __init__(self, raw: bytes) -> None:
-        magic, _, _, length, types, types_bytes, strings, strings_bytes = _HEADER.unpack_from(raw)
-        if magic != _MAGIC:
-            raise BtfError("the kernel's type information is of another byte order")
-        self._types = raw[length + types : length + types + types_bytes]
-        self._strings = raw[length + strings : length + strings + strings_bytes]
+        self._types, self._strings = _sections(raw)
         self._at: list[int] = [0]  # type's number → where it begins
         self._named: dict[tuple[int, int], int] = {}  # kind and name → its number
-        for number, (position, kind, name) in enumerate(self._walk(), start=1):
+        for number, (position, kind, name) in enumerate(_walk(self._types), start=1):
             self._at.append(position)
             if name and kind in (_STRUCT, _FUNCTION):
                 self._named[kind, name] = number
@@ -67,11 +64,7 @@ class Btf:
             raise BtfError(f"this kernel has no {name}") from None
 
     def _string(self, text: str) -> int:
-        """Where a name is among the strings."""
-        at = self._strings.find(b"\0" + text.encode() + b"\0")
-        if at < 0:
-            raise BtfError(f"this kernel has nothing that is called {text}")
-        return at + 1
+        return _string(self._strings, text)
 
     def _member(self, number: int, wanted: int) -> int | None:
         position = self._at[number]
@@ -92,10 +85,43 @@ class Btf:
     def _kind(self, number: int) -> int:
         return int(_TYPE.unpack_from(self._types, self._at[number])[1]) >> 24 & 0x1F
 
-    def _walk(self) -> Iterator[tuple[int, int, int]]:
-        position, end, types = 0, len(self._types), self._types
-        while position < end:
-            name, info, _ = _TYPE.unpack_from(types, position)
-            kind = info >> 24 & 0x1F
-            yield position, kind, name
-            position += _TYPE.size + _FOLLOWING.get(kind, 0) + _EACH.get(kind, 0) * (info & 0xFFFF)
+
+def function_number(name: str, path: Path = VMLINUX) -> int:
+    """The number of one function of the running kernel's, without keeping anything else. Raises BtfError."""
+    try:
+        types, strings = _sections(path.read_bytes())
+    except OSError as error:
+        raise BtfError(f"the kernel's type information cannot be read: {error}") from error
+    wanted = _string(strings, name)
+    for number, (_, kind, at) in enumerate(_walk(types), start=1):
+        if kind == _FUNCTION and at == wanted:
+            return number
+    raise BtfError(f"this kernel has no function {name}")
+
+
+def _sections(raw: bytes) -> tuple[bytes, bytes]:
+    """Types and strings."""
+    magic, _, _, length, types, types_bytes, strings, strings_bytes = _HEADER.unpack_from(raw)
+    if magic != _MAGIC:
+        raise BtfError("the kernel's type information is of another byte order")
+    return raw[length + types : length + types + types_bytes], raw[
+        length + strings : length + strings + strings_bytes
+    ]
+
+
+def _string(strings: bytes, text: str) -> int:
+    """Where a name is among the strings."""
+    at = strings.find(b"\0" + text.encode() + b"\0")
+    if at < 0:
+        raise BtfError(f"this kernel has nothing that is called {text}")
+    return at + 1
+
+
+def _walk(types: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each type begins, its kind, and where its name is."""
+    position, end = 0, len(types)
+    while position < end:
+        name, info, _ = _TYPE.unpack_from(types, position)
+        kind = info >> 24 & 0x1F
+        yield position, kind, name
+        position += _TYPE.size + _FOLLOWING.get(kind, 0) + _EACH.get(kind, 0) * (info & 0xFFFF)

@@ -1,5 +1,7 @@
 """A datapath that is loaded and attached once and emptied before each test; life-cycle tests make one."""
 
+import hashlib
+import inspect
 import os
 import pickle
 import subprocess
@@ -8,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handover_agent import bpfmap, devices, loader
+from handover_agent import bpfmap, devices, features, loader
 from handover_agent.bpffs import Pins
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.datapath import Datapath
 from handover_agent.hooks import PACKET_PROGRAMS
+from handover_agent.kubeproxy.durable import write_atomically
 from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_index, pack_settings
+from handover_agent.loader import compiler
 from handover_agent.loader.compiler import with_maps
+from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
 from tests.datapath import node, pods
 from tests.datapath.rig import Rig
@@ -48,14 +53,25 @@ def pods_network() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def compiled() -> dict[str, bytes]:
-    """Every program, compiled by a child process: here, too, what imports BCC stays apart."""
+def compiled(pytestconfig: pytest.Config) -> dict[str, bytes]:
+    """Every program that this kernel can have, compiled by a child process: here, too, what imports BCC stays apart.
+
+    Kept for the next run of tests, as long as sources, compiler and headers are the same.
+    """
+    carrying = "socket_storage" in features.probe().found
+    with_what = inspect.getsource(compiler) + str(find_headers()) + str(carrying)
+    digest = hashlib.sha256(with_what.encode()).hexdigest()[:16]
+    kept = pytestconfig.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
+    if kept.exists():
+        return dict(pickle.loads(kept.read_bytes()))
     script = (
         "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
-        "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True, socket_storage=True)))"
+        f"sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True, socket_storage={carrying})))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
-    return dict(pickle.loads(done.stdout))
+    made = dict(pickle.loads(done.stdout))
+    write_atomically(kept, done.stdout)
+    return made
 
 
 @pytest.fixture
@@ -64,6 +80,13 @@ def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         loader, "load_programs", lambda maps, programs, **_: pin_programs(compiled, maps, programs)
     )
+
+
+@pytest.fixture
+def socket_storage() -> None:
+    """For tests of what only kernels have that let sockets be read."""
+    if "socket_storage" not in features.probe().found:
+        pytest.skip("this kernel does not let anybody iterate over sockets' storage")
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def connected(rig: Rig, pod: pods.Pod, family: int, backend: int = 0) -> pods.Re
 
 
 @both_families
+@pytest.mark.usefixtures("socket_storage")
 def test_a_connected_socket_is_seen_with_its_own_address_from_another_namespace(
     datapath: Datapath, rig: Rig, pod: pods.Pod, other_pod: pods.Pod, family: int
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_connected_socket_is_seen_with_its_own_address_from_another_namespace(
         assert [socket.backend] == pods.backends(family, (1,))
 
 
+@pytest.mark.usefixtures("socket_storage")
 def test_only_sockets_that_are_connected_through_a_service_now_are_seen(
     datapath: Datapath, rig: Rig, pod: pods.Pod
 ) -> None:
@@ -93,6 +95,7 @@ def test_only_sockets_that_are_connected_through_a_service_now_are_seen(
 
 
 @pytest.mark.parametrize("vip", [pods.VIPS[4][0], pods.VIPS[6][0], f"::ffff:{pods.VIPS[4][0]}"])
+@pytest.mark.usefixtures("socket_storage")
 def test_a_socket_whose_backend_serves_no_more_is_told_and_finds_another_one(
     datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], vip: str
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_socket_whose_backend_serves_no_more_is_told_and_finds_another_one(
 
 
 @both_families
+@pytest.mark.usefixtures("socket_storage")
 def test_no_other_socket_is_told_anything(
     datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], family: int
 ) -> None:
@@ -134,6 +138,7 @@ def test_no_other_socket_is_told_anything(
 
 
 @both_families
+@pytest.mark.usefixtures("socket_storage")
 def test_a_socket_of_the_agents_own_namespace_is_told_too(
     datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], family: int
 ) -> None:
@@ -145,6 +150,7 @@ def test_a_socket_of_the_agents_own_namespace_is_told_too(
     assert caught.value.errno == errno.ECONNREFUSED
 
 
+@pytest.mark.usefixtures("socket_storage")
 def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
     datapath: Datapath, rig: Rig, pod: pods.Pod
 ) -> None:
@@ -155,12 +161,14 @@ def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
     assert len(stranded(datapath.connected(), {frontend: set(pods.backends(4, (1,)))})) == 1
 
 
+@pytest.mark.usefixtures("socket_storage")
 def test_many_sockets_are_all_seen(datapath: Datapath, rig: Rig, pod: pods.Pod) -> None:
     for _ in range(300):
         connected(rig, pod, 4)
     assert len({each.client.port for each in datapath.connected()}) == 300
 
 
+@pytest.mark.usefixtures("socket_storage")
 def test_a_socket_that_can_carry_nothing_is_translated_all_the_same(
     datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str]
 ) -> None:
@@ -182,6 +190,7 @@ def test_a_socket_that_can_carry_nothing_is_translated_all_the_same(
     assert datapath.connected() == []
 
 
+@pytest.mark.usefixtures("socket_storage")
 def test_telling_needs_no_more_than_raw_sockets(
     datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], tmp_path: Path
 ) -> None:
