@@ -5,14 +5,12 @@ handover_agent.loader`.
 """
 
 import hashlib
-import subprocess
 import sys
 from importlib import metadata, resources
 from pathlib import Path
 
 from handover_agent.bpfsys import DatapathError
-
-_TIMEOUT_S = 120
+from handover_agent.loader import child
 
 
 class LoadFailed(DatapathError):
@@ -46,9 +44,9 @@ def load_programs(maps: Path, programs: Path, set_retval: bool, socket_storage: 
     if socket_storage:
         command.append("--socket-storage")
     try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise LoadFailed(f"compiling and loading the programs took longer than {_TIMEOUT_S} s") from None
-    if child.returncode:
-        said = "\n".join((child.stdout + child.stderr).strip().splitlines()[-60:])
-        raise LoadFailed(f"the loader ended with status {child.returncode}:\n{said}")
+        status, said = child.run(command)
+    except child.GivenUp as error:
+        raise LoadFailed(f"compiling and loading the programs {error}") from None
+    if status:
+        said = "\n".join(said.strip().splitlines()[-60:])
+        raise LoadFailed(f"the loader ended with status {status}:\n{said}")

@@ -34,7 +34,8 @@ def compile_programs(
     from bcc import BPF  # noqa: PLC0415 - costs 70 MB, and reads the environment
 
     with resources.as_file(resources.files("handover_agent").joinpath("bpf")) as sources:
-        flags = [f"-I{sources}", "-DHANDOVER_BCC", "-Wall", *(f"-D{name}" for name in defines)]
+        # Nobody reads the debugging information that BCC asks for; it is a quarter of the compiler's work.
+        flags = [f"-I{sources}", "-DHANDOVER_BCC", "-Wall", "-g0", *(f"-D{name}" for name in defines)]
         try:
             module = BPF(src_file=str(sources / source), cflags=flags)
         except Exception as error:  # BCC raises bare Exceptions
