@@ -8,8 +8,8 @@ sysctls, the node's labels, and the whole of kube-proxy's DaemonSet but its stat
 What is left out, and nothing else: packet and byte counters, nft handles, expiry times of set elements,
 comments with the time of day, the order of chains and of set elements (neither means anything), what
 belongs to a pod's own veth (pods come and go), the number of the DaemonSet's generation, and its
-managedFields. kube-proxy writes the rules of its chain KUBE-SERVICES in a random order at each start;
-each matches another destination, so they are sorted.
+managedFields. kube-proxy in iptables mode writes its chains of all Services and of all NodePorts in a
+random order; their rules are sorted by the destination and the port that they match.
 """
 
 from e2e.footprint.compare import Footprint, differences

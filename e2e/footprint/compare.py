@@ -13,6 +13,14 @@ from typing import Any
 Footprint = Mapping[str, Sequence[str]]
 
 _IPTABLES_TABLES = {"raw", "mangle", "nat", "filter", "security"}
+# kube-proxy writes these chains from its map of Services, in an order drawn at random at each sync. What tells one
+# Service's rules from another's. (In nftables mode all this is elements of sets and maps.)
+_ORDER_AT_RANDOM = {
+    "KUBE-SERVICES": ("-d", "-p", "--dport"),
+    "KUBE-EXTERNAL-SERVICES": ("-d", "-p", "--dport"),
+    "KUBE-PROXY-FIREWALL": ("-d", "-p", "--dport"),
+    "KUBE-NODEPORTS": ("-p", "--dport"),
+}
 _VETH = re.compile(r"\bveth[0-9a-z]+\b")
 _CONTEXT_LINES = 2
 
@@ -52,14 +60,27 @@ def _table(lines: Sequence[str]) -> list[str]:
 
 
 def _chain(chain: str, rules: list[str]) -> list[str]:
-    if chain != "KUBE-SERVICES":
+    """A chain's rules; where kube-proxy gives them no order, by what tells one Service's from another's."""
+    if chain not in _ORDER_AT_RANDOM:
         return rules
-    # One destination each, in an order drawn at random; a rule without a destination keeps its place.
+    options = _ORDER_AT_RANDOM[chain]
+
+    def match(rule: str) -> list[str]:
+        return [_after(option, rule) for option in options]
+
+    def place(rule: str) -> str:
+        """The same for rules that exclude each other; one that matches in another way keeps its place."""
+        return next((option for option in reversed(options) if _after(option, rule)), rule)
+
     ordered: list[str] = []
-    for disjoint, group in itertools.groupby(rules, lambda rule: rule.startswith("-A KUBE-SERVICES -d ")):
-        run = list(group)
-        ordered += sorted(run) if disjoint else run
+    for _, group in itertools.groupby(rules, place):
+        ordered += sorted(group, key=match)  # stable: two rules for the same keep their order
     return ordered
+
+
+def _after(option: str, rule: str) -> str:
+    found = re.search(rf"(?<= ){option} (\S+)", rule)
+    return found[1] if found else ""
 
 
 def nft(ruleset: str) -> list[str]:

@@ -15,10 +15,14 @@ SAVED = """\
 :PREROUTING ACCEPT [12:720]
 :KUBE-SERVICES - [0:0]
 :KUBE-SVC-A - [0:0]
+:KUBE-NODEPORTS - [0:0]
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-B
 -A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m udp --dport 53 -j KUBE-SVC-A
 -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -d 127.0.0.0/8 -p tcp -m tcp --dport 30080 -m nfacct --nfacct-name localhost_nps_accepted_pkts -j KUBE-EXT-A
+-A KUBE-NODEPORTS -p tcp -m tcp --dport 30080 -j KUBE-EXT-A
+-A KUBE-NODEPORTS -p udp -m udp --dport 30081 -j KUBE-EXT-B
 -A KUBE-SVC-A -m statistic --mode random --probability 0.5 -j KUBE-SEP-1
 -A KUBE-SVC-A -j KUBE-SEP-2
 COMMIT
@@ -42,6 +46,24 @@ def test_the_random_order_of_services_is_no_difference() -> None:
     assert compare.iptables(lines_swapped(SAVED, "10.96.0.1/", "10.96.0.10/")) == compare.iptables(SAVED)
 
 
+def test_the_random_order_of_nodeports_is_no_difference() -> None:
+    one, two, other = (line for line in SAVED.splitlines() if line.startswith("-A KUBE-NODEPORTS"))
+    swapped = SAVED.replace("\n".join((one, two, other)), "\n".join((other, one, two)))
+    assert swapped != SAVED
+    assert compare.iptables(swapped) == compare.iptables(SAVED)
+
+
+@pytest.mark.parametrize("chain", ["KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"])
+def test_the_random_order_of_refusals_is_no_difference(chain: str) -> None:
+    rules = [
+        f"-A {chain} -d 203.0.113.1/32 -p tcp -m tcp --dport 80 -j DROP",
+        f"-A {chain} -p tcp -m addrtype --dst-type LOCAL -m tcp --dport 30080 -j REJECT",
+        f"-A {chain} -d 203.0.113.2/32 -p tcp -m tcp --dport 80 -j DROP",
+    ]
+    before, after = ("\n".join(["*filter", *some]) for some in (rules, reversed(rules)))
+    assert compare.iptables(before) == compare.iptables(after)
+
+
 @pytest.mark.parametrize(
     ("what", "changed"),
     [
@@ -50,6 +72,11 @@ def test_the_random_order_of_services_is_no_difference() -> None:
         ("another policy", SAVED.replace("PREROUTING ACCEPT", "PREROUTING DROP")),
         ("another destination", SAVED.replace("10.96.0.10/32", "10.96.0.11/32")),
         ("order where it matters", lines_swapped(SAVED, "--probability", "KUBE-SEP-2")),
+        (
+            "order of two rules for one NodePort",
+            lines_swapped(SAVED, "127.0.0.0/8", "-p tcp -m tcp --dport 30080 -j"),
+        ),
+        ("another NodePort", SAVED.replace("--dport 30081", "--dport 30082")),
         ("the way to NodePorts before the Services", lines_swapped(SAVED, "10.96.0.1/", "dst-type LOCAL")),
     ],
 )
