@@ -71,8 +71,9 @@ check: .venv/.up-to-date ## Linters and types: ruff, mypy, import-linter, clang,
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy $(SOURCES)
 	.venv/bin/lint-imports
-	for flag in -UHAVE_SET_RETVAL -DHAVE_SET_RETVAL -DHAVE_SOCKET_STORAGE; do \
-	  clang -target bpf -O2 -Wall -Werror -fsyntax-only $$flag \
+	for flags in -UHAVE_SET_RETVAL "-DHAVE_SET_RETVAL -DHAVE_PACKET_NETNS" -DHAVE_SOCKET_STORAGE \
+	    "-DNET_IN_SOCKET=48 -DCOOKIE_IN_NET=64"; do \
+	  clang -target bpf -O2 -Wall -Werror -fsyntax-only $$flags \
 	    -I /usr/include/$$(clang -print-target-triple | sed s/-pc-/-/) $(BPF)/socket.c $(BPF)/packet.c; done
 	.venv/bin/clang-format --dry-run -Werror $(BPF)/*.c $(BPF)/*.h
 	.venv/bin/shellcheck .ci/run $$(git ls-files '*.sh')

@@ -50,8 +50,9 @@ __all__ = [
 
 
 _DEFAULT = Sizes()
-_LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments")
-"""Maps about connections, of which nobody sees any more whether they go on."""
+_LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments", "clients")
+"""Maps about connections and pods, of which nobody sees any more whether they go on."""
+_CROWDED = 0.75
 _ANSWERS_S = 3.0
 """Answers that take longer are rare, and lost only to sockets that are not connected."""
 
@@ -308,6 +309,20 @@ class Datapath:
     def pressure(self) -> dict[str, float]:
         """How full the maps are that programs write (see `pressure`); {}: not loaded. Raises BpfError."""
         return pressure.ratios(self._pins.maps)
+
+    def forget_addresses(self) -> None:
+        """Forget whose addresses pods have when there are many of them: some are gone, and the others are noted anew
+        with their next connection. Raises BpfError.
+        """
+        try:
+            descriptor = bpfsys.obj_get(self._pins.maps / "clients")
+        except FileNotFoundError:
+            return
+        with descriptor as clients:
+            info = bpfmap.map_info(clients.fd)
+            noted = [key for key, _ in bpfbatch.read_hash(clients.fd, info.key_bytes, info.value_bytes)]
+            if len(noted) >= _CROWDED * info.max_entries:
+                bpfbatch.delete(clients.fd, noted)
 
     def translated_capacity(self) -> int:
         """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""

@@ -12,18 +12,19 @@ from handover_agent.bpfiter import TRACE_ITER, storage_create
 from handover_agent.bpfmap import MapType, map_create
 from handover_agent.bpfsys import BpfError, ProgramType, link_create, program_load
 from handover_agent.hooks import HOOKS
-from handover_agent.loader.btf import BtfError, function_number
+from handover_agent.loader.btf import VMLINUX, BtfError, function_number
 
 _CONNECT4, _TCX_INGRESS = 10, 46
 _ITERATED = "bpf_iter_bpf_sk_storage_map"
 _NO_DESCRIPTOR = _NO_DEVICE = (1 << 31) - 1
-_NETNS_COOKIE, _REDIRECT_NEIGH, _SET_RETVAL = 122, 152, 187  # enum bpf_func_id
+# enum bpf_func_id
+_READ_KERNEL, _NETNS_COOKIE, _REDIRECT_NEIGH, _SET_RETVAL = 113, 122, 152, 187
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `sched_cls`,
-    `redirect_neigh`, `set_retval`, `socket_storage`, `tcx`.
+    `packet_netns`, `redirect_neigh`, `set_retval`, `socket_storage`, `tcx`.
     """
 
     found: list[str]
@@ -54,7 +55,8 @@ def probe() -> Features:
     allowed) a connected UDP socket is not told that its backend has gone away. Without `tcx` (Linux 6.6) devices get
     their programs by classic filters.
     Without `redirect_neigh` (Linux 5.10) what the node's own kernel sends to a Service past the socket hooks (SCTP,
-    raw sockets, load balancers with source ranges) is left to the network stack.
+    raw sockets, load balancers with source ranges) is left to the network stack. Without `packet_netns` (Linux 6.15,
+    or 5.9 with BTF) session affinity is kept apart for a pod's sockets and for its packets.
     """
     tried = {hook.name: _loads(hook.program_type, hook.attach_type, _PROCEED) for hook in HOOKS}
     tried["cgroup_link"] = _links()
@@ -66,6 +68,7 @@ def probe() -> Features:
         "socket_storage": _carries(),
         "tcx": tcx(),
         "redirect_neigh": redirect_neigh(),
+        "packet_netns": packet_netns() or (VMLINUX.exists() and reads_kernel()),
     }
     return Features(
         found=[name for name, works in (tried | optional).items() if works],
@@ -79,6 +82,22 @@ def redirect_neigh() -> bool:
     no_arguments = b"".join(instruction(0xB7, dst=register) for register in (1, 2, 3, 4))
     code = no_arguments + instruction(0x85, imm=_REDIRECT_NEIGH) + _PROCEED
     return _loads(ProgramType.SCHED_CLS, 0, code)
+
+
+def packet_netns() -> bool:
+    """Whether a program may ask for the network namespace of a packet's socket."""
+    return _loads(ProgramType.SCHED_CLS, 0, _calling(_NETNS_COOKIE))
+
+
+def reads_kernel() -> bool:
+    """Whether a program on a device may read the kernel's memory (not in lockdown mode `confidentiality`)."""
+    to_stack = instruction(0xBF, dst=1, src=10) + instruction(0x07, dst=1, imm=-8)  # r1 = r10 - 8
+    what = instruction(0xB7, dst=2, imm=8) + instruction(0xB7, dst=3)
+    code = to_stack + what + instruction(0x85, imm=_READ_KERNEL) + _PROCEED
+    try:
+        return _loads(ProgramType.SCHED_CLS, 0, code)
+    except BpfError:
+        return False  # hardened kernels may refuse it to everybody
 
 
 def tcx() -> bool:

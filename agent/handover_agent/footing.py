@@ -115,6 +115,10 @@ class KernelDatapath:
         """How full the maps are that programs write."""
         return await self._thread(self._datapath.pressure)
 
+    async def forget_addresses(self) -> None:
+        """As `Datapath.forget_addresses`."""
+        await self._thread(self._datapath.forget_addresses)
+
     async def counters(self) -> dict[str, int]:
         return await self._thread(self._datapath.counters)
 

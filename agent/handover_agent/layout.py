@@ -25,7 +25,6 @@ _INDEX = struct.Struct("=I")
 _SETTINGS = struct.Struct("=I4x")
 _SOURCE = struct.Struct("=I4s16s")
 _SOURCE_ID_BITS = 32
-_CLIENT = struct.Struct("=Q")
 _REVERSE_PROTOCOL = struct.Struct("=40xI")
 _COUNTER = re.compile(r'^COUNTER\((\w+),\s*"([^"]*)"\)$', re.MULTILINE)
 
@@ -140,11 +139,6 @@ def unpack_source(raw: bytes) -> tuple[int, bytes, int]:
     """The inverse of `pack_source`."""
     bits, service_id, address = _SOURCE.unpack(raw)
     return int.from_bytes(service_id, "big"), address, bits - _SOURCE_ID_BITS
-
-
-def pack_client(netns_cookie: int) -> bytes:
-    """The value of a pod's address in the map of clients."""
-    return _CLIENT.pack(netns_cookie)
 
 
 def sum_counter(raw: bytes) -> int:

@@ -366,6 +366,7 @@ class Agent:
 
     async def _measure(self) -> None:
         self._pressure = await self._datapath.pressure()
+        await self._datapath.forget_addresses()
 
     async def _complain(self) -> None:
         """Tell the owners of Services what they ask for in vain."""

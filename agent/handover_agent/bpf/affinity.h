@@ -6,8 +6,8 @@
  * In the socket path the client is the network namespace: a socket that connects has no source address yet, and
  * keying by the address it has (0.0.0.0) would pin the whole node to one backend. A pod is one namespace, so that
  * is the same as ClientIP for pods; all processes in the node's own namespace are one client, which has one
- * address as well in nearly every case. The packet path sees addresses: `clients` says which of them are a
- * namespace's, so that a pod stays with its backend whichever path it takes.
+ * address as well in nearly every case. A packet from a socket on this node tells its namespace, too (sender.h), so that
+ * a pod stays with its backend whichever path it takes; any other is a client by its address.
  */
 #ifndef HANDOVER_AFFINITY_H
 #define HANDOVER_AFFINITY_H

@@ -14,7 +14,7 @@
  *   flows      LRU hash        flow_key -> flow             packet path            packet path, agent
  *   fragments  LRU hash        fragment_key -> fragment     packet path            packet path
  *   sources    LPM trie        source_key -> u32 (unused)   agent                  packet path
- *   clients    hash            address -> netns cookie      agent                  packet path
+ *   clients    hash            address -> netns cookie      from_pod               agent (to show them)
  *   work       per-CPU array   0 -> struct work             packet path            the same run of a program
  *   connected  socket storage  socket -> connected          connect (UDP)          agent (by the iterator)
  *

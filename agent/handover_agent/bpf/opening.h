@@ -7,6 +7,7 @@
 
 #include "flows.h"
 #include "select.h"
+#include "sender.h"
 #include "work.h"
 
 /* Where a packet comes from. */
@@ -83,12 +84,17 @@ static __always_inline int is_admitted(const struct frontend *frontend, const st
 	return !!map_lookup(SOURCES, &key);
 }
 
-/* The client that affinity knows a source by. */
-static __always_inline struct address client_of(const struct address *source)
+/* The client that affinity knows a packet's sender by: on this node, its namespace. */
+static __always_inline struct address client_of(
+	struct __sk_buff *skb, const struct packet *packet, enum origin origin)
 {
-	const __u64 *cookie = map_lookup(CLIENTS, source);
+	__u64 cookie = origin == FROM_OUTSIDE ? 0 : sender_namespace(skb);
 
-	return cookie ? client_of_namespace(*cookie) : *source;
+	if (cookie)
+		return client_of_namespace(cookie);
+	if (origin != FROM_OUTSIDE)
+		count(COUNT_affinity_by_address);
+	return packet->key.from;
 }
 
 /* Writes a new flow. 0: the packet cannot be translated, and goes as `*action` says. */
@@ -142,6 +148,8 @@ static __always_inline int find_or_open(
 		work->another_port = known->confused;
 		forget_flow(&packet->key, known);
 	}
+	if (origin == FROM_POD)
+		note_address(skb, packet);
 	flow->last_seen_ns = now;
 	flow->proof = packet->proof;
 	if (!found) {
@@ -171,7 +179,7 @@ static __always_inline int find_or_open(
 			return SHOT;
 		}
 		if (frontend->flags & FRONTEND_AFFINITY)
-			work->client = client_of(&packet->key.from);
+			work->client = client_of(skb, packet, origin);
 		switch (select_backend(frontend, &work->client, 0, &work->choice)) {
 		case CHOSEN:
 			break;

@@ -2,12 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from handover_agent import features
 from handover_agent.bpfsys import BpfError
 from handover_agent.hooks import ITERATOR, NODE_PROGRAMS, PACKET_PROGRAMS, Hook
-from handover_agent.loader.btf import BtfError
+from handover_agent.loader.btf import Btf, BtfError
 from handover_agent.loader.compiler import SOCKET_PROGRAMS, CompileError, compile_programs
 from handover_agent.loader.headers import NoHeaders, find_headers
 from handover_agent.loader.programs import pin_programs
@@ -20,8 +21,33 @@ def compiled(set_retval: bool, socket_storage: bool) -> dict[str, bytes]:
     headers = find_headers()
     return {
         **compile_programs(headers, defines, programs=names),
-        **compile_programs(headers, defines, "packet.c", [program.name for program in packet_programs()]),
+        **compiled_for_packets([*defines, *sender_defines()]),
     }
+
+
+def compiled_for_packets(defines: Sequence[str]) -> dict[str, bytes]:
+    """The packet path's programs. Raises CompileError, NoHeaders."""
+    names = [program.name for program in packet_programs()]
+    return compile_programs(find_headers(), defines, "packet.c", names)
+
+
+def sender_defines() -> list[str]:
+    """How this kernel lets a program find the network namespace of a packet's socket (bpf/sender.h); [] if it does
+    not.
+    """
+    if features.packet_netns():
+        return ["HAVE_PACKET_NETNS"]
+    return sender_offsets() if features.reads_kernel() else []
+
+
+def sender_offsets() -> list[str]:
+    """Where a socket has its network namespace, and that its cookie; [] where the kernel does not say."""
+    try:
+        types = Btf.of_kernel()
+        net, cookie = types.offset("sock_common", "skc_net"), types.offset("net", "net_cookie")
+    except BtfError:
+        return []
+    return [f"NET_IN_SOCKET={net}", f"COOKIE_IN_NET={cookie}"]
 
 
 def packet_programs() -> list[Hook]:

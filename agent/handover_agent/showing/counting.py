@@ -100,6 +100,11 @@ MEANINGS: dict[str, Meaning] = {
         Kind.MISSED,
         "such packets are not translated: if a client of Services sends them, turn that off there",
     ),
+    "affinity_by_address": Meaning(
+        Kind.MISSED,
+        "nothing where virtual machines or packet sockets send; else the kernel lacks `packet_netns` (status.kernel), "
+        "and a pod may have one backend by its sockets and another by what it sends past them",
+    ),
     "node_not_refused": Meaning(
         Kind.DROPPED,
         f"the node's own kernel asks, and sees a time-out where others are refused: {_NO_ENDPOINT}",

@@ -72,8 +72,8 @@ ABOUT: dict[str, About] = {
         _GROWS.format(what="further load balancers with source ranges are not served here"),
     ),
     "clients": About(
-        "pods' addresses, so that affinity is one for sockets and packets",
-        "further pods are two clients: one by their sockets, one by their address",
+        "pods' addresses, by which `affinity` and `trace` show who a client is",
+        "the agent empties it, and pods are shown again when they open their next TCP connection",
     ),
     "counters": About("what `handover-agent drops` shows"),
     "work": About("what one run of a program works on"),

@@ -1,7 +1,7 @@
 """Writes a datapath's tables for a test, and tells what was counted since."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -9,7 +9,15 @@ from typing import Self
 from handover_agent import bpfbatch, bpfmap
 from handover_agent.bpfsys import obj_get
 from handover_agent.datapath import Datapath
-from handover_agent.entries import NS_PER_S, Direction, Flow, unpack_flow
+from handover_agent.entries import (
+    NS_PER_S,
+    Affinity,
+    Direction,
+    Flow,
+    unpack_affinity,
+    unpack_flow,
+    unpack_netns_cookie,
+)
 from handover_agent.table import (
     Backend,
     FrontendFlags,
@@ -93,9 +101,33 @@ class Rig:
     def age_fragments(self, seconds: float) -> None:
         """The same for the first pieces of datagrams."""
         with obj_get(self._directory / "fragments") as fragments:
-            info = bpfmap.map_info(fragments.fd)
-            for key, value in bpfbatch.read_hash(fragments.fd, info.key_bytes, info.value_bytes):
+            for key, value in self._entries("fragments"):
                 bpfmap.update(fragments.fd, key, _aged(value, slice(16, 24), seconds))
+
+    def stays(self, service_id: int) -> list[Affinity]:
+        """Who stays with a backend of a Service."""
+        found = [unpack_affinity(key, value) for key, value in self._entries("affinity")]
+        return [entry for entry in found if entry.service_id == service_id]
+
+    def age_affinity(self, seconds: float) -> None:
+        """Let time go by without a connection."""
+        with obj_get(self._directory / "affinity") as affinity:
+            for key, value in self._entries("affinity"):
+                bpfmap.update(affinity.fd, key, _aged(value, slice(0, 8), seconds))
+
+    def addresses(self) -> dict[bytes, int]:
+        """Whose addresses were noted: the cookies of the network namespaces."""
+        return {key: unpack_netns_cookie(value) for key, value in self._entries("clients")}
+
+    def note_addresses(self, cookies: Mapping[bytes, int]) -> None:
+        """Have addresses noted."""
+        with obj_get(self._directory / "clients") as clients:
+            entries = [(address, cookie.to_bytes(8, sys.byteorder)) for address, cookie in cookies.items()]
+            bpfbatch.write(clients.fd, entries)
+
+    def forget_addresses(self) -> None:
+        """Whose addresses were noted, all of them."""
+        self._clear("clients")
 
     def forget_packets(self) -> None:
         """What the packet path remembers, all of it."""
@@ -145,9 +177,12 @@ class Rig:
             bpfbatch.delete(opened.fd, [key for key, _ in entries])
 
     def _flows(self) -> list[tuple[bytes, bytes]]:
-        with obj_get(self._directory / "flows") as flows:
-            info = bpfmap.map_info(flows.fd)
-            return list(bpfbatch.read_hash(flows.fd, info.key_bytes, info.value_bytes))
+        return self._entries("flows")
+
+    def _entries(self, name: str) -> list[tuple[bytes, bytes]]:
+        with obj_get(self._directory / name) as opened:
+            info = bpfmap.map_info(opened.fd)
+            return list(bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes))
 
     def _write(self, backends: Sequence[Backend]) -> int:
         offset = self._offset
