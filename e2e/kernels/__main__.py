@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from e2e.kernels import debian, findings, init, initramfs, machine, modules
+from e2e.kernels import debian, findings, init, initramfs, machine, modules, packets, wiring
 from e2e.kernels.findings import Findings
 from e2e.lab import images, packages
 from e2e.lab.errors import LabError
@@ -18,6 +18,7 @@ DOCUMENT = CHECKOUT / "docs/kernels.md"
 BEGIN, END = "<!-- made by `make kernels` -->", "<!-- until here -->"
 _PROGRAMS = {"qemu-system-x86": "qemu-system-x86_64", "kmod": "depmod", "xz-utils": "xz", "zstd": "zstd"}
 _MEMORY_MIB = 3072
+_OURS = "handover-e2e"
 _PYTHON = "/opt/handover/bin/python"
 
 
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         help="only this series (may be repeated; then the document is left alone)",
     )
     top.add_argument(
-        "--within", type=float, default=900.0, metavar="SECONDS", help="for each machine (%(default)s)"
+        "--within", type=float, default=2700.0, metavar="SECONDS", help="for each machine (%(default)s)"
     )
     top.add_argument("--verbose", action="store_true", help="show all that the machines say")
     return top
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Progress()
     try:
         packages.ensure(_PROGRAMS, progress)
-        found = [_try(series, options, progress) for series in options.kernel or debian.SUITES]
+        found = [_try(series, options, progress) for series in options.kernel or debian.STABLE]
     except LabError as error:
         print(f"make kernels: {error}", file=sys.stderr)
         return 1
@@ -93,9 +94,14 @@ def _image(directory: Path, progress: Progress) -> Path:
 
 
 def _files(kernel: debian.Kernel) -> dict[str, tuple[int, bytes]]:
-    """Our init, and modules numbered in the order in which they go in."""
+    """Our init and what it imports of ours, and modules numbered in the order in which they go in."""
     script = Path(init.__file__).read_bytes()
-    files = {"init": (0o755, f"#!{_PYTHON} -P\n".encode() + script)}
+    files = {"init": (0o755, f"#!/usr/bin/env -S PYTHONPATH=/{_OURS} {_PYTHON} -P\n".encode() + script)}
+    for source in (packets, wiring):
+        files[f"{_OURS}/{source.__name__.replace('.', '/')}.py"] = (
+            0o644,
+            Path(str(source.__file__)).read_bytes(),
+        )
     dependencies = modules.parse((kernel.modules / "modules.dep").read_text())
     for number, path in enumerate(modules.in_order(dependencies, modules.WANTED)):
         name = path.rpartition("/")[2].partition(".ko")[0]

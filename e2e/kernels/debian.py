@@ -13,8 +13,10 @@ from e2e.lab.errors import LabError
 from e2e.lab.paths import cache_dir
 
 PACKAGE = "linux-image-cloud-amd64"
-SUITES = {"6.1": "bookworm", "6.12": "trixie"}
-"""The stock kernel of each stable release, by its series."""
+SUITES = {"6.1": "bookworm", "6.12": "trixie", "5.10": "bullseye"}
+"""The stock kernel of each release, by its series; 5.10 is the oldest that has what the datapath needs."""
+STABLE = ("6.1", "6.12")
+"""Those that are tried when nobody asks for others."""
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _NAME = re.compile(r"^\s*Depends: (linux-image-\S+)$", re.MULTILINE)
 

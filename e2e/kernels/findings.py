@@ -30,6 +30,8 @@ class Findings:
     lacking: tuple[str, ...] = ()
     loading_s: float = 0.0
     programs: tuple[Program, ...] = ()
+    tried: tuple[str, ...] = ()
+    """Which connections were, in words, whatever became of them."""
     problems: tuple[str, ...] = ()
 
     @property
@@ -48,7 +50,7 @@ def read(package: str, said: Iterable[str]) -> Findings:
     problems = [document["text"] for document in of.get("error", ())]
     problems += [f"missing: {', '.join(d['missing'])}" for d in of.get("features", ()) if d["missing"]]
     problems += [f"module {d['name']}: {d['problem']}" for d in of.get("module", ())]
-    problems += [f"no connection {d['what']}" for d in of.get("connection", ()) if not d["ok"]]
+    problems += [_failed(d) for d in of.get("connection", ()) if not d["ok"]]
     problems += [f"handover-agent {d['name']}: {d['problem']}" for d in of.get("command", ()) if d["status"]]
     problems += [f"left after unloading: {d['left']}" for d in of.get("unloaded", ()) if d["left"]]
     if "unloaded" not in of and not problems:
@@ -62,12 +64,22 @@ def read(package: str, said: Iterable[str]) -> Findings:
             Program(d["name"], d["verified"], d["instructions"])
             for d in sorted(of.get("program", ()), key=lambda d: str(d["name"]))
         ),
+        tried=tuple(d["what"] for d in of.get("connection", ())),
         problems=tuple(problems),
     )
 
 
+def _failed(connection: dict[str, Any]) -> str:
+    problem = connection.get("problem")
+    return f"no connection {connection['what']}" + (f": {problem}" if problem else "")
+
+
 def markdown(kernels: Sequence[Findings]) -> str:
-    """The table: a line for each program, a pair of columns for each kernel."""
+    """Two tables: a line for each program with a pair of columns for each kernel, and a line for each attempt."""
+    return "\n\n".join((_programs(kernels), _attempts(kernels)))
+
+
+def _programs(kernels: Sequence[Findings]) -> str:
     names = sorted({program.name for kernel in kernels for program in kernel.programs})
     heads = [f"{kernel.release}: verified" + " | length" for kernel in kernels]
     lines = [f"| program | {' | '.join(heads)} |", "|---|" + "---:|---:|" * len(kernels)]
@@ -75,6 +87,20 @@ def markdown(kernels: Sequence[Findings]) -> str:
         cells = [_cells(kernel, name) for kernel in kernels]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _attempts(kernels: Sequence[Findings]) -> str:
+    """Of kernels on which all went well: a table with failures is never written."""
+    tried = dict.fromkeys(what for kernel in kernels for what in kernel.tried)
+    lines = [f"| a connection | {' | '.join(k.release for k in kernels)} |", "|---|" + "---|" * len(kernels)]
+    lines.append("| (features that this kernel lacks) |" + "".join(f" {_lacking(k)} |" for k in kernels))
+    for what in tried:
+        lines.append(f"| {what} |" + "".join(" works |" if what in k.tried else " - |" for k in kernels))
+    return "\n".join(lines)
+
+
+def _lacking(kernel: Findings) -> str:
+    return ", ".join(f"`{name}`" for name in kernel.lacking) or "none"
 
 
 def _cells(kernel: Findings, name: str) -> str:

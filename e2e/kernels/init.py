@@ -16,15 +16,17 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from handover_agent.bpfsys import obj_get, object_info
 from handover_agent.datapath import Datapath
-from handover_agent.devices import Device, Place, Role
-from handover_agent.packetpath import attaching
-from handover_agent.rtnetlink import CREATE, EXCLUSIVE, RouteSocket, attribute
+from handover_agent.packetpath import rules
 from handover_agent.sockets.refusal import refuse
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_bytes
+
+from e2e.kernels import packets, wiring
 
 MARK = "HANDOVER "
 END = "HANDOVER-END"
@@ -33,10 +35,9 @@ _FINIT_MODULE = 313
 _POWER_OFF = 0x4321FEDC
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _VERIFIED_INSNS, _INFO_BYTES = 216, 232  # struct bpf_prog_info
-_NEWLINK = 16
-_LINK = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)  # struct ifinfomsg
-_IFLA_IFNAME, _IFLA_LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 3, 18, 1, 2, 1
-_VIP, _EMPTY, _PORT = "10.96.0.10", "10.96.0.11", 80
+_CGROUPS = Path("/sys/fs/cgroup")
+_SERVED = _CGROUPS / "served"
+_VIP, _VIP6, _EMPTY, _PORT = "10.96.0.10", "fd00:96::10", "10.96.0.11", 80
 
 
 def say(kind: str, **facts: object) -> None:
@@ -75,29 +76,40 @@ def count_instructions(pins: Path) -> None:
         say("program", name=path.name, verified=verified, instructions=translated // 8)
 
 
-def connections(datapath: Datapath) -> None:
-    """The socket path at work: a connection that is translated, its peer's name, one that is refused."""
-    with socket.create_server(("127.0.0.1", 0)) as server, datapath.maps() as maps:
-        backend = Backend(ip_bytes("127.0.0.1"), server.getsockname()[1])
-        maps.write_backends(0, [backend])
-        maps.write_frontends(
-            {
-                FrontendKey(ip_bytes(_VIP), _PORT, Protocol.TCP): FrontendValue(0, 1, 1),
-                FrontendKey(ip_bytes(_EMPTY), _PORT, Protocol.TCP): FrontendValue(
-                    0, 0, 2, FrontendFlags.REFUSE
-                ),
-            }
-        )
-        datapath.attach()
-        with socket.create_connection((_VIP, _PORT), 30) as client:
-            accepted, _ = server.accept()
-            say("connection", what="translated", ok=client.getpeername() == (_VIP, _PORT))
-            accepted.close()
-        try:
-            socket.create_connection((_EMPTY, _PORT), 30).close()
-            say("connection", what="refused", ok=False)
-        except OSError as error:
-            say("connection", what="refused", ok=error.errno == errno.ECONNREFUSED)
+@contextmanager
+def served() -> Iterator[None]:
+    """This process is where the datapath sees its sockets."""
+    (_SERVED / "cgroup.procs").write_text("0")
+    yield
+    (_CGROUPS / "cgroup.procs").write_text("0")
+
+
+def connections(datapath: Datapath, refuses: bool) -> None:
+    """The socket path at work: connections that are translated, their peers' names, one that is refused."""
+    for loopback, vip in (("127.0.0.1", _VIP), ("::1", _VIP6)):
+        family = socket.AF_INET6 if ":" in vip else socket.AF_INET
+        with socket.create_server((loopback, 0), family=family) as server, datapath.maps() as maps:
+            maps.write_backends(0, [Backend(ip_bytes(loopback), server.getsockname()[1])])
+            maps.write_frontends({FrontendKey(ip_bytes(vip), _PORT, Protocol.TCP): FrontendValue(0, 1, 1)})
+            with socket.create_connection((vip, _PORT), 30) as client:
+                accepted, _ = server.accept()
+                say(
+                    "connection",
+                    what=f"translated to {loopback}",
+                    ok=client.getpeername()[:2] == (vip, _PORT),
+                )
+                accepted.close()
+    nobody = {
+        FrontendKey(ip_bytes(_EMPTY), _PORT, Protocol.TCP): FrontendValue(0, 0, 2, FrontendFlags.REFUSE)
+    }
+    with datapath.maps() as maps, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        maps.write_frontends(nobody)
+        client.settimeout(30 if refuses else 0.5)
+        status = client.connect_ex((_EMPTY, _PORT))
+    if refuses:
+        say("connection", what="refused", ok=status == errno.ECONNREFUSED)
+    else:
+        say("connection", what="left to the stack", ok=datapath.counters()["refuse_left"] == 1)
 
 
 def told(datapath: Datapath) -> None:
@@ -120,41 +132,21 @@ def told(datapath: Datapath) -> None:
                 say("connection", what="of a UDP socket told", ok=error.errno == errno.ECONNREFUSED)
 
 
-def packets(datapath: Datapath, pins: Path, by_links: bool) -> None:
-    """The packet path at work: programs on a device by this kernel's means, and a packet that they translate."""
-    with RouteSocket() as kernel:
-        peer = attribute(_VETH_INFO_PEER, _LINK + attribute(_IFLA_IFNAME, b"far\0"))
-        kind = attribute(_INFO_KIND, b"veth\0") + attribute(_INFO_DATA, peer)
-        pair = attribute(_IFLA_IFNAME, b"near\0") + attribute(_IFLA_LINKINFO, kind)
-        kernel.request(_NEWLINK, CREATE | EXCLUSIVE, _LINK + pair, "make a pair of devices")
-    for name in (b"near", b"far"):
-        up(name)
-    near = Device(socket.if_nametoindex("near"), "near", "veth")
-    (programs,) = pins.glob("programs-*")
-    how = attaching.means(pins / "devices", by_links)
-    problems = attaching.align(how, programs, [Place(near, Role.OUTSIDE, "for this test")])
-    there = len(attaching.running(pins / "devices"))
-    say("connection", what="of a device with its programs", ok=not problems and there == 2)
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind(("far", 0))
-        wire.send(opening("192.0.2.7", _VIP, _PORT))
-        deadline = time.monotonic() + 30
-        while not datapath.counters()["packet_forwarded"] and time.monotonic() < deadline:
-            time.sleep(0.1)
-    counted = datapath.counters()
-    translated = counted["packet_forwarded"] == counted["flow_opened"] == 1
-    say("connection", what="translated packet by packet", ok=translated)
-
-
-def opening(source: str, destination: str, port: int) -> bytes:
-    """An Ethernet frame with a TCP SYN; nobody on its way looks at TCP's checksum."""
-    tcp = struct.pack("!HHIIBBHHH", 40_000, port, 1, 0, 5 << 4, 2, 65_535, 0, 0)
-    addresses = socket.inet_aton(source) + socket.inet_aton(destination)
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 1, 0, 64, socket.IPPROTO_TCP, 0) + addresses
-    total = sum(struct.unpack("!10H", head))
-    total = (total & 0xFFFF) + (total >> 16)
-    checksum = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
-    return b"\xff" * 6 + b"\x02" + b"\0" * 5 + b"\x08\0" + head[:10] + checksum + head[12:] + tcp
+def packet_by_packet(datapath: Datapath, names: wiring.Namespaces) -> None:
+    """The packet path at work, on devices that the agent has found by itself."""
+    rules.ensure()
+    with datapath.maps() as maps:
+        packets.expose(maps)
+    for what, attempt in packets.attempts(names, node="redirect_neigh" in datapath.probe_features().found):
+        before = datapath.counters()
+        problem = ""
+        try:
+            ok = attempt()
+        except OSError as error:
+            ok, problem = False, str(error)
+        counted = {name: n - before[name] for name, n in datapath.counters().items() if n != before[name]}
+        say("connection", what=what, ok=ok, problem="" if ok else f"{problem} {counted}".strip())
+    rules.remove()
 
 
 def look() -> None:
@@ -173,7 +165,8 @@ def main() -> None:
         ("tmpfs", "/tmp"),
     ):
         mount(what, where, what)
-    mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+    mount("cgroup2", str(_CGROUPS), "cgroup2")
+    _SERVED.mkdir()
     mount("bpf", "/sys/fs/bpf", "bpf")
     os.environ["PATH"] = "/opt/handover/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     os.environ["BCC_KERNEL_SOURCE"] = "/usr/share/handover/kernel-headers"
@@ -181,18 +174,21 @@ def main() -> None:
     insert_modules()
     say("kernel", release=platform.release())
 
+    names = wiring.wire()
     pins = Path("/sys/fs/bpf/handover")
-    datapath = Datapath(pins, Path("/sys/fs/cgroup"))
+    datapath = Datapath(pins, _SERVED)
     features = datapath.probe_features()
     say("features", found=features.found, missing=features.missing, lacking=features.lacking)
     began = time.monotonic()
     datapath.load()
     say("loaded", seconds=round(time.monotonic() - began, 1))
     count_instructions(pins)
-    connections(datapath)
-    if "socket_storage" in features.found:
-        told(datapath)
-    packets(datapath, pins, by_links="tcx" in features.found)
+    datapath.attach()
+    with served():
+        connections(datapath, "set_retval" in features.found)
+        if "socket_storage" in features.found:
+            told(datapath)
+    packet_by_packet(datapath, names)
     look()
     datapath.unload()
     say("unloaded", left=[str(path) for path in pins.glob("*")])

@@ -6,7 +6,10 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-WANTED = ("sch_ingress", "cls_bpf", "veth", "dummy", "nf_tables", "nft_masq", "nft_reject_inet", "nft_ct")
+WANTED = (
+    *("sch_ingress", "cls_bpf", "veth", "dummy"),
+    *("nf_tables", "nft_chain_nat", "nft_masq", "nft_reject_inet", "nft_ct"),
+)
 """What the packet path uses and Debian does not build in; built-in ones and unknown ones are passed over."""
 
 

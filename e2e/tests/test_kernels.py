@@ -111,6 +111,7 @@ def test_what_a_machine_said_becomes_findings() -> None:
     found = findings.read("linux-image 6.1", SAID)
     assert (found.release, found.lacking, found.loading_s) == ("6.1.0-50-cloud-amd64", ("tcx",), 60.3)
     assert found.programs == (Program("connect4", 11403, 966), Program("sendmsg4", 11270, 952))
+    assert found.tried == ("translated",)
     assert found.well
 
 
@@ -120,6 +121,10 @@ def test_what_a_machine_said_becomes_findings() -> None:
         ('HANDOVER {"kind": "error", "text": "Traceback: no"}', "Traceback: no"),
         ('HANDOVER {"kind": "connection", "what": "refused", "ok": false}', "no connection refused"),
         ('HANDOVER {"kind": "module", "name": "veth.ko", "problem": "no"}', "module veth.ko: no"),
+        (
+            'HANDOVER {"kind": "connection", "what": "of a pod", "ok": false, "problem": "timed out"}',
+            "no connection of a pod: timed out",
+        ),
         (
             'HANDOVER {"kind": "command", "name": "maps", "status": 1, "problem": "bad"}',
             "handover-agent maps: bad",
@@ -136,14 +141,24 @@ def test_a_machine_that_ended_in_the_middle_is_not_well() -> None:
     assert findings.read("x", SAID[:-1]).problems == ("it ended before everything was tried",)
 
 
-def test_the_table_has_a_line_for_each_program_and_columns_for_each_kernel() -> None:
-    one = Findings("a", "6.1", programs=(Program("connect4", 11403, 966),))
-    two = Findings("b", "6.12", programs=(Program("connect4", 9000, 960), Program("from_pod", 1, 2)))
+def test_the_tables_have_a_line_for_each_program_and_attempt_and_columns_for_each_kernel() -> None:
+    one = Findings(
+        "a", "6.1", ("tcx", "x"), programs=(Program("connect4", 11403, 966),), tried=("refused", "left")
+    )
+    two = Findings(
+        "b", "6.12", programs=(Program("connect4", 9000, 960), Program("from_pod", 1, 2)), tried=("refused",)
+    )
     assert findings.markdown([one, two]) == (
         "| program | 6.1: verified | length | 6.12: verified | length |\n"
         "|---|---:|---:|---:|---:|\n"
         "| `connect4` | 11,403 | 966 | 9,000 | 960 |\n"
-        "| `from_pod` | - | - | 1 | 2 |"
+        "| `from_pod` | - | - | 1 | 2 |\n"
+        "\n"
+        "| a connection | 6.1 | 6.12 |\n"
+        "|---|---|---|\n"
+        "| (features that this kernel lacks) | `tcx`, `x` | none |\n"
+        "| refused | works | works |\n"
+        "| left | works | - |"
     )
 
 
@@ -155,7 +170,8 @@ def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
     assert text.startswith(f"before\n{command.BEGIN}\nMeasured on ")
     assert "with pkg 1." in text
     assert "old" not in text
-    assert text.endswith(f"| 1 | 2 |\n{command.END}\nafter\n")
+    assert "| 1 | 2 |\n" in text
+    assert text.endswith(f"| none |\n{command.END}\nafter\n")
 
     command.write(document, [Findings("pkg 1", "6.1", programs=(Program("connect4", 1, 2),))])
     assert document.read_text() == text
