@@ -88,7 +88,8 @@ def _datapath(settings: Settings, record: Record, serving: bool) -> list[Finding
 
 def _packet_path(settings: Settings, record: Record, serving: bool) -> list[Finding]:
     try:
-        places, there = devices.look(), attaching.running(Pins(settings.pins).devices)
+        pins = Pins(settings.pins)
+        places, there = devices.look(), attaching.running(pins.devices)
         table = rules.present()
     except (OSError, KubeProxyError) as error:
         return [Finding(False, "packet path", f"cannot be read: {error}")]
@@ -100,18 +101,27 @@ def _packet_path(settings: Settings, record: Record, serving: bool) -> list[Find
                 False, "packet path", f"{len(there)} programs are on devices, on this rung none should be"
             )
         ]
-    text, right = devices_text(places, there)
+    impossible = {name for each in pins.versions() for name in attaching.lacking(pins.programs(each))}
+    text, right = devices_text(places, there, impossible)
     said = "in place" if table else "missing or changed: packets are not masqueraded, and not refused"
     return [Finding(right, "packet path", text), Finding(table, "table " + " ".join(rules.TABLE), said)]
 
 
-def devices_text(places: Sequence[Place], there: Collection[Point]) -> tuple[str, bool]:
-    """What is to be said of the programs on devices, and whether all is right: pure."""
+def devices_text(
+    places: Sequence[Place], there: Collection[Point], impossible: Collection[str] = ()
+) -> tuple[str, bool]:
+    """What is to be said of the programs on devices, and whether all is right: pure. `impossible`: this kernel cannot
+    have them.
+    """
     names = {place.device.index: place.device.name for place in places}
-    lacking = [
-        f"{names[p.index]} lacks {name}" for p, name in points.wanted(places).items() if p not in there
+    wanted = points.wanted(places, impossible)
+    lacking = [f"{names[p.index]} lacks {name}" for p, name in wanted.items() if p not in there]
+    served = {point.index for point in wanted}
+    own = [
+        place.device.name
+        for place in places
+        if place.role is not devices.Role.POD and place.device.index in served
     ]
-    own = [place.device.name for place in places if place.role is devices.Role.OUTSIDE]
     ports = sum(place.role is devices.Role.POD for place in places)
     text = f"on {', '.join(own) or 'no device of the node'} and {ports} {'pod' if ports == 1 else 'pods'}"
     if lacking:

@@ -45,9 +45,9 @@ PACKET_PROGRAMS = tuple(
         ("from_pod", "4.5"),
         ("outward", "4.5"),
         ("from_node", "5.10"),
-        ("to_node", "5.10"),
+        ("to_itself", "5.10"),
     )
 )
-NODE_PROGRAMS = tuple(hook for hook in PACKET_PROGRAMS if hook.name in ("from_node", "to_node"))
+NODE_PROGRAMS = tuple(hook for hook in PACKET_PROGRAMS if hook.name in ("from_node", "to_itself"))
 """Those that only a kernel with `redirect_neigh` has; `outward` then stands where `from_node` would."""
 PROGRAMS = HOOKS + PACKET_PROGRAMS

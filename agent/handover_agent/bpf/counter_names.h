@@ -69,6 +69,6 @@ COUNTER(error_fragment_not_written,
 	"Pieces of datagrams lost because there was no room to remember the first one")
 COUNTER(packet_answers, "Packets of backends met on their way in: they are translated on their way out")
 COUNTER(node_to_itself, "Packets of the node sent to a backend on the node itself")
-COUNTER(node_not_refused, "Packets of the node to a frontend without endpoints that could only be dropped")
+COUNTER(node_not_refused, "Not counted any more: packets of the node that could not be refused, only dropped")
 COUNTER(error_node_no_way, "Packets of the node dropped because there is no route to their backend")
 COUNTER(affinity_by_address, "First packets from this node whose client affinity knows by address only")

@@ -18,11 +18,12 @@ static __always_inline int is_ours(const struct __sk_buff *skb)
 	return (skb->mark & MARK_OURS) == MARK_OURS;
 }
 
-/* Asks for the way from `from` to `to`; what the helper returns. */
+/* Asks for the way from `from` to `to` for an IP packet of this size, 0: of any; what the helper returns. */
 static __always_inline long find_way(struct __sk_buff *skb, const struct packet *packet,
-	const struct address *from, const struct address *to, struct bpf_fib_lookup *way)
+	const struct address *from, const struct address *to, __u16 bytes, struct bpf_fib_lookup *way)
 {
 	__builtin_memset(way, 0, sizeof(*way));
+	way->tot_len = bytes;
 	way->ifindex = skb->ifindex;
 	way->l4_protocol = packet->key.protocol;
 	if (packet->ipv4) {
@@ -44,21 +45,37 @@ static __always_inline int address_frame(
 	return packet->link_bytes ? store_bytes(skb, 0, receiver, ETHERNET_ADDRESS_BYTES, 0) : 0;
 }
 
+/*
+ * Has the node's stack take a packet that is on its way out for one that came in, on the loopback device: it is routed
+ * anew, and conntrack sees it anew. Only there a source of the node's own is let in, by `lo.accept_local`.
+ */
+static __always_inline int turn_inward(struct __sk_buff *skb, const struct packet *packet)
+{
+	const __u8 nobody[ETHERNET_ADDRESS_BYTES] = {};
+
+	if (address_frame(skb, packet, nobody)) {
+		count(COUNT_error_packet_not_rewritten);
+		return SHOT;
+	}
+	return redirect(LOOPBACK, BPF_F_INGRESS);
+}
+
 /* Sends a packet of the node, which has its backend's address now, the way to it. */
 static __always_inline int send_to_backend(struct __sk_buff *skb, const struct packet *packet,
 	const struct address *backend, struct bpf_fib_lookup *way)
 {
-	const __u8 nobody[ETHERNET_ADDRESS_BYTES] = {};
+	/* What is yet to be cut in segments is already small enough. */
+	__u16 bytes = skb->gso_size ? 0 : skb->len - packet->link_bytes;
 
-	switch (find_way(skb, packet, &packet->key.from, backend, way)) {
+	switch (find_way(skb, packet, &packet->key.from, backend, bytes, way)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 	case BPF_FIB_LKUP_RET_NO_NEIGH: /* the kernel will ask for it */
 		return redirect_neigh(way->ifindex, 0, 0, 0);
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED: /* the kernel will cut it in pieces, or say that it cannot */
+		return turn_inward(skb, packet);
 	case BPF_FIB_LKUP_RET_NOT_FWDED: /* the backend is this node itself */
-		if (address_frame(skb, packet, nobody))
-			break;
 		count(COUNT_node_to_itself);
-		return redirect(LOOPBACK, BPF_F_INGRESS);
+		return turn_inward(skb, packet);
 	}
 	count(COUNT_error_node_no_way);
 	return SHOT;
@@ -71,12 +88,10 @@ static __always_inline int send_to_backend(struct __sk_buff *skb, const struct p
 static __always_inline int deliver_to_node(struct __sk_buff *skb, const struct packet *packet,
 	const struct address *node, const struct address *frontend, struct bpf_fib_lookup *way)
 {
-	const __u8 nobody[ETHERNET_ADDRESS_BYTES] = {};
-
 	skb->mark |= MARK_OURS;
-	if (!packet->link_bytes || skb->ifindex == LOOPBACK)
+	if (!packet->link_bytes)
 		return GO_ON;
-	switch (find_way(skb, packet, node, frontend, way)) {
+	switch (find_way(skb, packet, node, frontend, 0, way)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		if (way->ifindex == skb->ifindex)
 			return GO_ON;
@@ -84,9 +99,7 @@ static __always_inline int deliver_to_node(struct __sk_buff *skb, const struct p
 			break;
 		return redirect(way->ifindex, BPF_F_INGRESS);
 	case BPF_FIB_LKUP_RET_NOT_FWDED: /* the frontend's address is the node's own: a NodePort */
-		if (address_frame(skb, packet, nobody))
-			break;
-		return redirect(LOOPBACK, BPF_F_INGRESS);
+		return turn_inward(skb, packet);
 	default:
 		return GO_ON;
 	}

@@ -6,6 +6,7 @@
 #define HANDOVER_OPENING_H
 
 #include "flows.h"
+#include "node.h"
 #include "select.h"
 #include "sender.h"
 #include "work.h"
@@ -184,14 +185,11 @@ static __always_inline int find_or_open(
 		case CHOSEN:
 			break;
 		case REFUSE:
-			if (origin == FROM_NODE) {
-				/* Too late for the kernel's rules, which refuse what arrives. */
-				count(COUNT_node_not_refused);
-				return SHOT;
-			}
 			skb->mark |= MARK_REFUSE;
 			count(COUNT_packet_refused);
-			return GO_ON;
+			/* The kernel's rules refuse what arrives: what leaves by the loopback device will. */
+			return origin == FROM_NODE && skb->ifindex != LOOPBACK ? turn_inward(skb, packet)
+									       : GO_ON;
 		case DROP:
 			count(COUNT_packet_dropped);
 			return SHOT;

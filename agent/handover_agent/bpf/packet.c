@@ -6,10 +6,11 @@
  *   from_outside  ingress of the node's own devices: a frontend becomes one of its backends
  *   from_pod      ingress of the pods' ports (the host's ends of their veths): the same, for sources on this node
  *   outward       egress of the pods' ports: what a backend answers gets the frontend as its source again
- *   from_node     egress of the node's own devices, and of the loopback device: the same; and what the node itself
- *                 sends to a frontend, which leaves there unless somebody stops it, is sent to a backend instead. Its
- *                 answers get the frontend as their source where they arrive, in from_outside and from_pod, or in
- *   to_node       ingress of the loopback device: what a backend on the node itself answers
+ *   from_node     egress of the node's own devices: the same; and what the node itself sends to a frontend, which
+ *                 leaves there unless somebody stops it, is sent to a backend instead. Its answers get the frontend as
+ *                 their source where they arrive, in from_outside and from_pod, or in
+ *   to_itself     egress of the loopback device: what a backend on the node itself answers to it; and what the node
+ *                 sends to a frontend at one of its own addresses
  *
  * A packet that is not the first of its connection is translated if there is a flow for it, and else left alone:
  * it belongs to whoever translated the first. Source addresses are the kernel's work, and refusals too: the static
@@ -105,8 +106,8 @@ static __always_inline int inward(struct __sk_buff *skb, enum origin origin)
 	return to_frontend(skb, work, known, origin);
 }
 
-/* What leaves by a device. `node`: it may be the node's own packet to a frontend. */
-static __always_inline int leaving(struct __sk_buff *skb, int node)
+/* What leaves by a device. `node`: it may be the node's own packet to a frontend. `back`: where answers are met. */
+static __always_inline int leaving(struct __sk_buff *skb, int node, enum hook back)
 {
 	struct work *work = begin_work();
 	struct flow *flow;
@@ -120,13 +121,12 @@ static __always_inline int leaving(struct __sk_buff *skb, int node)
 	case SERVED:
 		break;
 	case PIECE:
-		if (!piece(skb, work, HOOK_OUTWARD, &action) &&
-			!(node && piece(skb, work, HOOK_NODE, &action)))
+		if (!piece(skb, work, back, &action) && !(node && piece(skb, work, HOOK_NODE, &action)))
 			count(COUNT_packet_fragment);
 		return action;
 	case QUOTES:
 		if (find_quoted(work, TO_CLIENT))
-			return restore_error(skb, work, HOOK_OUTWARD);
+			return restore_error(skb, work, back);
 		count(COUNT_packet_error_no_flow);
 		return GO_ON;
 	case MALFORMED:
@@ -134,10 +134,10 @@ static __always_inline int leaving(struct __sk_buff *skb, int node)
 	default:
 		return GO_ON;
 	}
-	forget_fragment(&work->packet, HOOK_OUTWARD);
+	forget_fragment(&work->packet, back);
 	flow = find_flow(&work->packet.key, TO_CLIENT);
 	if (flow)
-		return to_client(skb, work, flow, HOOK_OUTWARD);
+		return to_client(skb, work, flow, back);
 	if (!node) {
 		count(COUNT_packet_no_flow_back);
 		return GO_ON;
@@ -158,38 +158,15 @@ int from_pod(struct __sk_buff *skb)
 
 int outward(struct __sk_buff *skb)
 {
-	return leaving(skb, 0);
+	return leaving(skb, 0, HOOK_OUTWARD);
 }
 
 int from_node(struct __sk_buff *skb)
 {
-	return leaving(skb, 1);
+	return leaving(skb, 1, HOOK_OUTWARD);
 }
 
-int to_node(struct __sk_buff *skb)
+int to_itself(struct __sk_buff *skb)
 {
-	struct work *work = begin_work();
-	struct flow *back;
-	int action = GO_ON;
-
-	if (!work || is_ours(skb))
-		return GO_ON;
-	switch (parse(skb, &work->packet)) {
-	case SERVED:
-		forget_fragment(&work->packet, HOOK_TO_NODE);
-		back = find_flow(&work->packet.key, TO_CLIENT);
-		if (back && back->flags & FLOW_NODE)
-			return to_client(skb, work, back, HOOK_TO_NODE);
-		break;
-	case PIECE:
-		piece(skb, work, HOOK_TO_NODE, &action);
-		return action;
-	case QUOTES:
-		if (find_quoted(work, TO_CLIENT) && work->flow.flags & FLOW_NODE)
-			return restore_error(skb, work, HOOK_TO_NODE);
-		break;
-	default:
-		break;
-	}
-	return GO_ON;
+	return leaving(skb, 1, HOOK_TO_NODE);
 }

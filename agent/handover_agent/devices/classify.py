@@ -40,6 +40,8 @@ class Role(StrEnum):
     """The node's own: from_outside and outward."""
     POD = "pod"
     """The host's side of a pod (or a virtual machine): from_pod and outward."""
+    ITSELF = "itself"
+    """The loopback device: to_itself."""
     NONE = "none"
 
 
@@ -108,7 +110,7 @@ def address(text: str) -> Address:
 
 def _role(device: Device) -> tuple[Role, str, bool]:
     if device.loopback:
-        return Role.NONE, "loopback: what the node sends to itself", False
+        return Role.ITSELF, "what the node sends to itself", False
     uplink = _uplink(device)
     if not device.ethernet:
         return Role.NONE, "its packets have no Ethernet header, the programs need one", bool(uplink)

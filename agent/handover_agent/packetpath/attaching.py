@@ -12,6 +12,8 @@ from typing import Protocol as Interface
 
 from handover_agent.bpfsys import BpfError, DatapathError, obj_get, program_id
 from handover_agent.devices import Place
+from handover_agent.hooks import NODE_PROGRAMS
+from handover_agent.packetpath import switches
 from handover_agent.packetpath.clsact import Clsact
 from handover_agent.packetpath.points import Direction, Point, wanted
 from handover_agent.packetpath.tcx import Tcx
@@ -34,6 +36,8 @@ class NotAttached(DatapathError):
 class Means(Interface):
     """One of the two ways to have a program run at a point."""
 
+    @property
+    def directory(self) -> Path: ...
     def attached(self) -> dict[Point, int]: ...
     def attach(self, point: Point, program: Path) -> None: ...
     def detach(self, point: Point) -> None: ...
@@ -52,13 +56,16 @@ def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
     """
     how.tidy()
     places = tuple(places)
-    node = (programs / "from_node").exists()  # not on kernels before 5.10
-    should, there = wanted(places, node), how.attached()
+    should, there = wanted(places, lacking(programs)), how.attached()
     names = {place.device.index: place.device.name for place in places}
     ids = _ids(programs, should)
     for point in _inward_first(there.keys() - should.keys()):
         how.detach(point)
     problems: dict[int, str] = {}
+    if "to_itself" in should.values():
+        switches.turn_on(how.directory)
+    else:
+        switches.restore(how.directory)
     for point, name in should.items():
         if there.get(point) == ids[name] or point.index in problems:
             continue  # a device without its way out must not get its way in
@@ -68,6 +75,11 @@ def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
             if error.errno not in _DEVICE_GONE:
                 problems[point.index] = f"{names[point.index]}: {error}"
     return list(problems.values())
+
+
+def lacking(programs: Path) -> frozenset[str]:
+    """Programs that are not in a directory of pinned ones: before Linux 5.10, those for what the node itself sends."""
+    return frozenset(hook.name for hook in NODE_PROGRAMS if not (programs / hook.name).exists())
 
 
 def running(directory: Path) -> dict[Point, int]:
@@ -82,6 +94,8 @@ def detach(directory: Path, directions: Collection[Direction] = tuple(Direction)
             if point.direction in directions:
                 how.detach(point)
         how.tidy()
+    if Direction.EGRESS in directions:
+        switches.restore(directory)
 
 
 def _ids(programs: Path, should: Mapping[Point, str]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Where on a device a program runs, and which program belongs there. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,18 +28,20 @@ class Point:
 _PROGRAMS = {
     Role.OUTSIDE: {Direction.EGRESS: "from_node", Direction.INGRESS: "from_outside"},
     Role.POD: {Direction.EGRESS: "outward", Direction.INGRESS: "from_pod"},
+    Role.ITSELF: {Direction.EGRESS: "to_itself"},
 }
+_INSTEAD = {"from_node": "outward"}
 
 
-def wanted(places: Iterable[Place], node: bool = True) -> dict[Point, str]:
-    """Point → the program that belongs there. `node`: there is one for what the node itself sends.
+def wanted(places: Iterable[Place], lacking: Collection[str] = ()) -> dict[Point, str]:
+    """Point → the program that belongs there; `lacking`: those that this kernel cannot have.
 
     In the order to attach in: no packet is translated on its way in before its answer would be on its way out.
     """
     return {
-        Point(place.device.index, direction): name if node or name != "from_node" else "outward"
+        Point(place.device.index, direction): _INSTEAD[name] if name in lacking else name
         for direction in (Direction.EGRESS, Direction.INGRESS)
         for place in places
         for at, name in _PROGRAMS.get(place.role, {}).items()
-        if at is direction
+        if at is direction and (name not in lacking or name in _INSTEAD)
     }

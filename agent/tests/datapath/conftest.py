@@ -21,6 +21,7 @@ from handover_agent.loader import compiler
 from handover_agent.loader.compiler import with_maps
 from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
+from handover_agent.packetpath import switches
 from tests.datapath import node, pods
 from tests.datapath.rig import Rig
 from tests.datapath.trial import Trial
@@ -187,15 +188,18 @@ def packet_programs(bpffs: Path, shared_datapath: Datapath, packet_compiled: dic
 
 
 @pytest.fixture(scope="session")
-def machines(packet_programs: Path) -> Iterator[node.Namespaces]:
+def machines(packet_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[node.Namespaces]:
     """A node with the packet path's programs, and what is around it."""
     with node.machines(f"pk{os.getpid()}") as made:
         for device, ingress, egress in (
             *((device, "from_outside", "from_node") for device in ("out0", "eth0")),
             *((port, "from_pod", "outward") for port in ("port-a", "port-b")),
-            ("lo", "to_node", "from_node"),
+            ("lo", None, "to_itself"),
         ):
-            made.attach("node", device, packet_programs / ingress, packet_programs / egress)
+            programs = [packet_programs / name if name else None for name in (ingress, egress)]
+            made.attach("node", device, *programs)
+        with made.inside("node"):
+            switches.turn_on(tmp_path_factory.mktemp("switches"))
         yield made
 
 

@@ -151,10 +151,10 @@ class Namespaces:
             raise
         return connection
 
-    def ask(self, machine: str, kind: int, address: str, port: int) -> Answer:
+    def ask(self, machine: str, kind: int, address: str, port: int, size: int = 2) -> Answer:
         """One question on a new socket."""
         with self.connect(machine, kind, address, port) as connection:
-            return connection.ask()
+            return connection.ask(size)
 
     def serve(self, machine: str, kind: int, address: str, port: int) -> socket.socket:
         """A server that says who it is, and whom it sees."""

@@ -13,7 +13,7 @@ import pytest
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_id, program_load
 from handover_agent.devices import look
 from handover_agent.features import instruction
-from handover_agent.packetpath import attaching
+from handover_agent.packetpath import attaching, switches
 from handover_agent.packetpath.attaching import Means
 from handover_agent.packetpath.clsact import Clsact
 from handover_agent.packetpath.points import Direction, Point
@@ -27,6 +27,7 @@ both_ways = pytest.mark.parametrize("tcx", [True, False], ids=["tcx", "clsact"])
 GO_ON, DROP = -1, 2
 POD, OTHER = "10.0.0.5", "10.0.0.6"
 NAMES = ("from_outside", "from_pod", "outward")
+NODE_NAMES = ("from_node", "to_itself")
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,43 @@ def test_every_device_gets_what_it_needs_and_follows_its_role(node: Node, tcx: b
 
 
 @both_ways
+def test_the_loopback_device_is_served_and_lets_in_what_comes_back(node: Node, tcx: bool) -> None:
+    how, programs = made(node, tcx), node.directory / "newer"
+    programs.mkdir()
+    code = instruction(0xB7, dst=0, imm=GO_ON) + instruction(0x95)
+    for name in (*NAMES, *NODE_NAMES):
+        with program_load(ProgramType.SCHED_CLS, 0, code, name) as loaded:
+            pin(loaded.fd, programs / name)
+    before = lo_switches()
+    assert before == {"accept_local": 0, "route_localnet": 0}
+    at = node.point(Direction.EGRESS, "lo")
+    for _ in range(2):
+        assert attaching.align(how, programs, look()) == []
+        assert how.attached()[at] == program(programs / "to_itself")
+        assert Point(at.index, Direction.INGRESS) not in how.attached()
+        assert lo_switches() == {"accept_local": 1, "route_localnet": 1}
+    attaching.detach(node.directory / "devices", (Direction.INGRESS,))
+    assert (at in how.attached(), lo_switches()["accept_local"]) == (True, 1)
+    # What cannot stand there, like before Linux 5.10, has nothing to let in.
+    assert attaching.align(how, node.programs("passing"), look()) == []
+    assert (at in how.attached(), lo_switches()) == (False, before)
+    attaching.align(how, programs, look())
+    attaching.detach(node.directory / "devices")
+    assert (how.attached(), qdiscs("clsact"), lo_switches()) == ({}, [], before)
+    assert not list((node.directory / "devices").iterdir())
+
+
+def test_switches_that_were_on_stay_on(node: Node) -> None:
+    run("sysctl", "-qw", "net.ipv4.conf.lo.accept_local=1")
+    for _ in range(2):
+        switches.turn_on(node.directory / "devices")
+    assert lo_switches() == {"accept_local": 1, "route_localnet": 1}
+    for _ in range(2):
+        switches.restore(node.directory / "devices")
+        assert lo_switches() == {"accept_local": 1, "route_localnet": 0}
+
+
+@both_ways
 def test_a_number_that_another_device_had_before_is_no_hindrance(node: Node, tcx: bool) -> None:
     how, programs = made(node, tcx), node.programs("dropping")
     run("ip", "link", "add", "first", "index", "4711", "type", "veth", "peer", "name", "firstpeer")
@@ -256,6 +294,10 @@ def test_a_device_without_its_way_out_does_not_get_its_way_in(node: Node) -> Non
     how = Failing(node.directory / "devices")
     assert "pod1: attach: Device or resource busy" in attaching.align(how, node.programs("passing"), look())
     assert how.attached() == {}
+
+
+def lo_switches() -> dict[str, int]:
+    return {name: int(run("sysctl", "-n", f"net.ipv4.conf.lo.{name}")) for name in switches.SWITCHES}
 
 
 def relevant(how: Means) -> dict[Point, int]:

@@ -21,7 +21,7 @@ KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 BACKENDS = pytest.mark.parametrize("backend", ["b", "c"], ids=["same-node", "other-node"])
 
 
-def at(family: int, *names: str) -> list[Backend]:
+def at_pods(family: int, *names: str) -> list[Backend]:
     return [Backend(ip_bytes(PODS[name][family]), PORT) for name in names]
 
 
@@ -42,7 +42,7 @@ def test_the_node_reaches_a_cluster_ip(
     net: Namespaces, rig: Rig, family: int, kind: int, backend: str
 ) -> None:
     vip = VIPS[family][0]
-    rig.expose(vip, 80, at(family, backend))
+    rig.expose(vip, 80, at_pods(family, backend))
     with net.connect("node", kind, vip, 80) as asking:
         for _ in range(3):
             answer = asking.ask()
@@ -63,7 +63,7 @@ def test_reverse_path_filters_let_the_answers_in(
     net: Namespaces, rig: Rig, reverse_path: int, kind: int, backend: str
 ) -> None:
     vip = VIPS[4][0]
-    rig.expose(vip, 80, at(4, backend))
+    rig.expose(vip, 80, at_pods(4, backend))
     with filtering(net, reverse_path), net.connect("node", kind, vip, 80) as asking:
         for _ in range(3):
             assert asking.ask().source == text(vip, 80)
@@ -75,7 +75,7 @@ def test_the_node_reaches_a_load_balancer_that_admits_it(
     net: Namespaces, rig: Rig, family: int, kind: int
 ) -> None:
     vip = {4: "203.0.113.7", 6: "2001:db8:7::7"}[family]
-    service_id = rig.expose(vip, 80, at(family, "b"), FrontendFlags.SOURCES)
+    service_id = rig.expose(vip, 80, at_pods(family, "b"), FrontendFlags.SOURCES)
     with net.bound("node", family, kind) as asking:
         asking.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -99,15 +99,23 @@ def test_a_local_policy_without_a_local_endpoint_drops(
     assert rig.counted()["packet_dropped"] >= 1
 
 
+@FAMILIES
 @KINDS
-def test_what_can_not_be_refused_any_more_is_dropped(net: Namespaces, rig: Rig, kind: int) -> None:
-    rig.expose(VIPS[4][0], 80, [], FrontendFlags.REFUSE)
-    with net.bound("node", 4, kind) as asking:
-        asking.socket.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            asking.socket.connect((VIPS[4][0], 80))
-            asking.ask()
-    assert rig.counted()["node_not_refused"] >= 1
+@pytest.mark.parametrize("reverse_path", [0, 1])
+@pytest.mark.parametrize("at", [VIPS, NODES], ids=["cluster-ip", "node-port"])
+def test_what_has_no_endpoint_is_refused(
+    net: Namespaces,
+    rig: Rig,
+    family: int,
+    kind: int,
+    reverse_path: int,
+    at: dict[int, list[str]] | dict[int, str],
+) -> None:
+    address = at[family] if at is NODES else at[family][0]
+    rig.expose(address, NODE_PORT, [], FrontendFlags.REFUSE)
+    with filtering(net, reverse_path), pytest.raises(ConnectionRefusedError):
+        net.ask("node", kind, address, NODE_PORT)
+    assert rig.counted()["packet_refused"] == 1
 
 
 @FAMILIES
@@ -116,7 +124,7 @@ def test_what_can_not_be_refused_any_more_is_dropped(net: Namespaces, rig: Rig, 
 def test_large_datagrams_of_the_node_are_answered(
     net: Namespaces, rig: Rig, family: int, backend: str, size: int
 ) -> None:
-    rig.expose(VIPS[family][0], 80, at(family, backend))
+    rig.expose(VIPS[family][0], 80, at_pods(family, backend))
     with net.connect("node", UDP, VIPS[family][0], 80) as asking:
         for _ in range(3):
             answer = asking.ask(size)
@@ -139,7 +147,7 @@ def test_a_narrow_path_to_the_backend_is_found_out(
     net: Namespaces, rig: Rig, family: int, reverse_path: int
 ) -> None:
     vip = VIPS[family][0]
-    rig.expose(vip, 80, at(family, "c"))
+    rig.expose(vip, 80, at_pods(family, "c"))
     with filtering(net, reverse_path), net.connect("node", UDP, vip, 80) as asking:
         host, _, port = asking.ask().client.rpartition(":")
         host = host.strip("[]")
@@ -157,7 +165,7 @@ def test_a_narrow_path_to_the_backend_is_found_out(
 def test_the_nodes_direct_connections_are_left_alone(
     net: Namespaces, rig: Rig, family: int, kind: int
 ) -> None:
-    rig.expose(VIPS[family][0], 80, at(family, "c"))
+    rig.expose(VIPS[family][0], 80, at_pods(family, "c"))
     with net.connect("node", kind, VIPS[family][0], 80) as through:
         through.ask()
         rig.counted()
@@ -175,7 +183,7 @@ def test_the_nodes_direct_connections_are_left_alone(
 def test_new_flows_of_the_node_are_left_alone_while_none_are_accepted(
     net: Namespaces, rig: Rig, family: int, kind: int
 ) -> None:
-    rig.expose(VIPS[family][0], 80, at(family, "b"))
+    rig.expose(VIPS[family][0], 80, at_pods(family, "b"))
     with net.connect("node", kind, VIPS[family][0], 80) as known, net.bound("node", family, kind) as new:
         known.ask()
         rig.datapath.set_accepting(False)
@@ -187,17 +195,9 @@ def test_new_flows_of_the_node_are_left_alone_while_none_are_accepted(
     assert rig.counted()["packet_not_accepting"] >= 1
 
 
-@pytest.fixture
-def accept_local(net: Namespaces) -> None:
-    """For IPv4, what the node sends back to itself by way of a device is let in only so."""
-    net.run("node", "sysctl", "-qw", "net.ipv4.conf.lo.accept_local=1")
-
-
 @FAMILIES
 @KINDS
-def test_a_backend_on_the_node_itself(
-    net: Namespaces, rig: Rig, accept_local: None, family: int, kind: int
-) -> None:
+def test_a_backend_on_the_node_itself(net: Namespaces, rig: Rig, family: int, kind: int) -> None:
     server = net.serve("node", kind, INSIDE[family], 9090)
     rig.expose(VIPS[family][0], 80, [Backend(ip_bytes(INSIDE[family]), 9090)])
     with net.connect("node", kind, VIPS[family][0], 80) as asking:
@@ -211,15 +211,97 @@ def test_a_backend_on_the_node_itself(
 @FAMILIES
 @KINDS
 @BACKENDS
-def test_the_nodes_own_node_port(
-    net: Namespaces, rig: Rig, accept_local: None, family: int, kind: int, backend: str
-) -> None:
-    rig.expose(NODES[family], NODE_PORT, at(family, backend), FrontendFlags.MASQUERADE)
+def test_the_nodes_own_node_port(net: Namespaces, rig: Rig, family: int, kind: int, backend: str) -> None:
+    rig.expose(NODES[family], NODE_PORT, at_pods(family, backend), FrontendFlags.MASQUERADE)
     with net.connect("node", kind, NODES[family], NODE_PORT) as asking:
         for _ in range(3):
             answer = asking.ask()
             assert answer.server == text(PODS[backend][family], PORT)
             assert answer.source == text(NODES[family], NODE_PORT)
+
+
+@pytest.fixture
+def strict_firewall(net: Namespaces) -> Iterator[None]:
+    """A firewall of the node's that drops what conntrack can make nothing of, wherever it looks."""
+    chains = "".join(
+        f"chain {hook} {{ type filter hook {hook} priority 0; ct state invalid counter drop; }}\n"
+        for hook in ("input", "output", "forward", "prerouting", "postrouting")
+    )
+    net.run("node", "nft", f"table inet strict {{ {chains} }}")
+    yield
+    net.run("node", "nft", "delete table inet strict")
+
+
+@FAMILIES
+@KINDS
+@pytest.mark.parametrize("reverse_path", [0, 1, 2])
+@pytest.mark.parametrize("at", [VIPS, NODES], ids=["cluster-ip", "node-port"])
+@pytest.mark.parametrize("where", ["b", "c", "node"])
+def test_conntrack_understands_what_it_sees(
+    net: Namespaces,
+    rig: Rig,
+    strict_firewall: None,
+    family: int,
+    kind: int,
+    reverse_path: int,
+    at: dict[int, list[str]] | dict[int, str],
+    where: str,
+) -> None:
+    vip = at[family] if at is NODES else at[family][0]
+    server = net.serve("node", kind, INSIDE[family], 9090)
+    rig.expose(
+        vip,
+        NODE_PORT,
+        [Backend(ip_bytes(INSIDE[family]), 9090)] if where == "node" else at_pods(family, where),
+        FrontendFlags.MASQUERADE,
+    )
+    with filtering(net, reverse_path), net.connect("node", kind, vip, NODE_PORT) as asking:
+        for _ in range(5):
+            assert asking.ask().source == text(vip, NODE_PORT)
+    net.stop(server)
+
+
+@FAMILIES
+@pytest.mark.parametrize("where", ["b", "c", "node"])
+@pytest.mark.parametrize("size", [8000, 60000])
+def test_datagrams_larger_than_the_way_to_the_backend_takes(
+    net: Namespaces, rig: Rig, family: int, where: str, size: int
+) -> None:
+    """To its own address, the node sends them whole."""
+    net.ip("node", ["route flush cache"])
+    server = net.serve("node", UDP, INSIDE[family], 9090)
+    backends = [Backend(ip_bytes(INSIDE[family]), 9090)] if where == "node" else at_pods(family, where)
+    rig.expose(NODES[family], NODE_PORT, backends, FrontendFlags.MASQUERADE)
+    if where != "node":  # who sends a large one is told, and sends it in pieces from then on; by IPv4
+        with pytest.raises(OSError, match="too long"):
+            net.ask("node", UDP, NODES[family], NODE_PORT, size)
+    if where == "node" or family == 4:
+        for _ in range(3):
+            answer = net.ask("node", UDP, NODES[family], NODE_PORT, size)
+            assert (answer.size, answer.source) == (size, text(NODES[family], NODE_PORT))
+    assert not any(name.startswith("error_") for name in rig.counted())
+    net.stop(server)
+
+
+@FAMILIES
+@KINDS
+@pytest.mark.parametrize("local", [{4: "127.0.0.1", 6: "::1"}, NODES], ids=["loopback", "own-address"])
+def test_what_the_node_sends_to_its_own_servers_is_left_alone(
+    net: Namespaces, rig: Rig, family: int, kind: int, local: dict[int, str]
+) -> None:
+    """Large segments, large datagrams, many of them."""
+    rig.expose(NODES[family], NODE_PORT, at_pods(family, "b"), FrontendFlags.MASQUERADE)
+    server = net.serve("node", kind, local[family], 9090)
+    with net.connect("node", kind, local[family], 9090) as asking:
+        for size in (2, 1500, 9000, 60000) * 5:
+            answer = asking.ask(size)
+            assert answer.source == answer.server == text(local[family], 9090)
+            assert answer.client == text(local[family], asking.port)
+            assert kind == TCP or answer.size == max(size, len(f"{answer.server} {answer.client} "))
+    net.stop(server)
+    counted = rig.counted()
+    assert "flow_opened" not in counted
+    assert not any(name.startswith("error_") for name in counted)
 
 
 @FAMILIES

@@ -5,13 +5,13 @@ from handover_agent.devices.classify import Address, Device, Role, address, clas
 
 pytestmark = pytest.mark.unit
 
-OUTSIDE, POD, NONE = Role.OUTSIDE, Role.POD, Role.NONE
+OUTSIDE, POD, ITSELF, NONE = Role.OUTSIDE, Role.POD, Role.ITSELF, Role.NONE
 NIC, LINK_LOCAL = ("192.0.2.7/24", "2001:db8::7/64"), ("fe80::1/64",)
 
 # what the device is called, its kind, and what else is true of it → its role
 NODES: dict[str, list[tuple[str, str, dict[str, object], Role]]] = {
     "bridge CNI": [
-        ("lo", "", {"loopback": True, "ethernet": False, "on": ("127.0.0.1/8", "::1/128")}, NONE),
+        ("lo", "", {"loopback": True, "ethernet": False, "on": ("127.0.0.1/8", "::1/128")}, ITSELF),
         ("eth0", "", {"on": NIC, "default_route": True}, OUTSIDE),
         ("cni0", "bridge", {"on": ("10.244.1.1/24",)}, NONE),
         ("veth1234", "veth", {"member_of": "bridge", "peer_elsewhere": True}, POD),

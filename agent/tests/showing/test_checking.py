@@ -7,6 +7,7 @@ from handover_agent.packetpath.points import Direction, Point
 
 pytestmark = pytest.mark.unit
 
+ITSELF = Place(Device(1, "lo"), Role.ITSELF, "what the node sends to itself")
 OWN = Place(Device(2, "eth0"), Role.OUTSIDE, "an uplink")
 PORTS = [Place(Device(n, f"veth{n}"), Role.POD, "a pod's") for n in (7, 8)]
 EVERYWHERE = {Point(n, direction) for n in (2, 7, 8) for direction in Direction}
@@ -14,6 +15,14 @@ EVERYWHERE = {Point(n, direction) for n in (2, 7, 8) for direction in Direction}
 
 def test_programs_where_they_belong_are_well() -> None:
     assert devices_text([OWN, *PORTS], EVERYWHERE) == ("on eth0 and 2 pods", True)
+
+
+def test_the_loopback_device_has_a_program_where_the_kernel_can() -> None:
+    assert devices_text([ITSELF, OWN, *PORTS], EVERYWHERE) == ("lo lacks to_itself", False)
+    assert (
+        devices_text([ITSELF, OWN], EVERYWHERE | {Point(1, Direction.EGRESS)})[0] == "on lo, eth0 and 0 pods"
+    )
+    assert devices_text([ITSELF, OWN], EVERYWHERE, ["to_itself", "from_node"]) == ("on eth0 and 0 pods", True)
 
 
 def test_a_device_that_lacks_its_program_is_named_with_it() -> None:
