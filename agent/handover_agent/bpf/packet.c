@@ -20,6 +20,7 @@
 #include "consts.h"
 #include "structs.h"
 #include "maps.h"
+#include "itself.h"
 #include "opening.h"
 #include "translate.h"
 
@@ -168,5 +169,5 @@ int from_node(struct __sk_buff *skb)
 
 int to_itself(struct __sk_buff *skb)
 {
-	return leaving(skb, 1, HOOK_TO_NODE);
+	return is_nobodys(skb) ? GO_ON : leaving(skb, 1, HOOK_TO_NODE);
 }

@@ -106,8 +106,7 @@ MEANINGS: dict[str, Meaning] = {
         "and a pod may have one backend by its sockets and another by what it sends past them",
     ),
     "node_not_refused": Meaning(
-        Kind.DROPPED,
-        f"the node's own kernel asks, and sees a time-out where others are refused: {_NO_ENDPOINT}",
+        Kind.DROPPED, "nothing: it was counted by an earlier version, what the node asks for is refused now"
     ),
     "error_flow_not_written": Meaning(Kind.ERROR, _MAP_FULL),
     "error_fragment_not_written": Meaning(Kind.ERROR, _MAP_FULL),

@@ -18,6 +18,9 @@ NODE_PORT = 30080
 NOBODY = 9999
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
+ADDRESSES = pytest.mark.parametrize(
+    "at", [{family: VIPS[family][0] for family in (4, 6)}, NODES], ids=["cluster-ip", "node-port"]
+)
 BACKENDS = pytest.mark.parametrize("backend", ["b", "c"], ids=["same-node", "other-node"])
 
 
@@ -102,16 +105,16 @@ def test_a_local_policy_without_a_local_endpoint_drops(
 @FAMILIES
 @KINDS
 @pytest.mark.parametrize("reverse_path", [0, 1])
-@pytest.mark.parametrize("at", [VIPS, NODES], ids=["cluster-ip", "node-port"])
+@ADDRESSES
 def test_what_has_no_endpoint_is_refused(
     net: Namespaces,
     rig: Rig,
     family: int,
     kind: int,
     reverse_path: int,
-    at: dict[int, list[str]] | dict[int, str],
+    at: dict[int, str],
 ) -> None:
-    address = at[family] if at is NODES else at[family][0]
+    address = at[family]
     rig.expose(address, NODE_PORT, [], FrontendFlags.REFUSE)
     with filtering(net, reverse_path), pytest.raises(ConnectionRefusedError):
         net.ask("node", kind, address, NODE_PORT)
@@ -235,7 +238,7 @@ def strict_firewall(net: Namespaces) -> Iterator[None]:
 @FAMILIES
 @KINDS
 @pytest.mark.parametrize("reverse_path", [0, 1, 2])
-@pytest.mark.parametrize("at", [VIPS, NODES], ids=["cluster-ip", "node-port"])
+@ADDRESSES
 @pytest.mark.parametrize("where", ["b", "c", "node"])
 def test_conntrack_understands_what_it_sees(
     net: Namespaces,
@@ -244,10 +247,10 @@ def test_conntrack_understands_what_it_sees(
     family: int,
     kind: int,
     reverse_path: int,
-    at: dict[int, list[str]] | dict[int, str],
+    at: dict[int, str],
     where: str,
 ) -> None:
-    vip = at[family] if at is NODES else at[family][0]
+    vip = at[family]
     server = net.serve("node", kind, INSIDE[family], 9090)
     rig.expose(
         vip,
