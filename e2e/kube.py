@@ -8,7 +8,7 @@ import contextlib
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -127,22 +127,65 @@ class Kube:
         answer: Object = json.loads(self._fabric.call(self._request, method, address, body, content))
         return answer
 
+    @contextlib.contextmanager
+    def line(self) -> Iterator["Line"]:
+        """A connection that is kept, for who has very much to say."""
+        line = Line(self._fabric.call(self._connect))
+        try:
+            yield line
+        finally:
+            line.close()
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        """Runs in the fabric's namespace: what comes later of the connection may happen anywhere."""
+        connection = self._connection()
+        try:
+            connection.connect()
+        except OSError as error:
+            raise KubeError("connect", 0, f"{type(error).__name__}: {error}") from error
+        return connection
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self._address, _PORT, timeout=_TIMEOUT_S, context=self._tls)
+
     def _request(self, method: str, address: str, body: object = None, content: str = _JSON) -> bytes:
         """Runs in the fabric's namespace."""
-        asked = f"{method} {address}"
-        connection = http.client.HTTPSConnection(self._address, _PORT, timeout=_TIMEOUT_S, context=self._tls)
-        payload = None if body is None else json.dumps(body)
+        connection = self._connection()
         try:
-            connection.request(method, address, payload, {"Content-Type": content, "Accept": _JSON})
-            response = connection.getresponse()
-            data = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise KubeError(asked, 0, f"{type(error).__name__}: {error}") from error
+            return _exchange(connection, method, address, body, content)
         finally:
             connection.close()
-        if response.status >= 300:
-            raise KubeError(asked, response.status, _message(data))
-        return data
+
+
+class Line:
+    """A connection to the API server that is kept."""
+
+    def __init__(self, connection: http.client.HTTPSConnection) -> None:
+        self._connection = connection
+
+    def patch(self, kind: str, name: str, patch: Mapping[str, Any], namespace: str = "") -> None:
+        """Change an object by a merge patch. Raises KubeError; after that, another line is needed."""
+        _exchange(self._connection, "PATCH", path(kind, name, namespace), patch, _MERGE)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+def _exchange(
+    connection: http.client.HTTPSConnection, method: str, address: str, body: object, content: str
+) -> bytes:
+    asked = f"{method} {address}"
+    payload = None if body is None else json.dumps(body)
+    try:
+        connection.request(method, address, payload, {"Content-Type": content, "Accept": _JSON})
+        response = connection.getresponse()
+        data = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise KubeError(asked, 0, f"{type(error).__name__}: {error}") from error
+    if response.status >= 300:
+        raise KubeError(asked, response.status, _message(data))
+    return data
 
 
 def _message(data: bytes) -> str:

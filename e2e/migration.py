@@ -145,6 +145,16 @@ class Migration:
         return [pod for pod in found if not node or pod["spec"].get("nodeName") == node]
 
 
+def ready(pods: list[Object]) -> bool:
+    """Whether there are such pods, and every one is Ready and means to stay."""
+    return bool(pods) and all(
+        "deletionTimestamp" not in pod["metadata"]
+        and {"type": "Ready", "status": "True"}.items()
+        <= next((c for c in pod["status"].get("conditions", []) if c["type"] == "Ready"), {}).items()
+        for pod in pods
+    )
+
+
 @contextmanager
 def phase(trial: Trial, name: str) -> Iterator[None]:
     """A phase of the traffic; the next one begins when this is left."""

@@ -131,14 +131,19 @@ def new(
 
 
 def datagrams(
-    exchange: Exchange, port: int, connected: bool, fixed: bool, answer_within_s: float = 5.0
+    exchange: Exchange,
+    port: int,
+    connected: bool,
+    fixed: bool,
+    answer_within_s: float = 5.0,
+    targets: list[Target] | None = None,
 ) -> tuple[Loop, Ledger]:
     loop, ledger = Loop(), Ledger("test")
     Datagrams(
         loop,
         ledger,
         exchange,
-        [Target("web", "127.0.0.1", port)],
+        lambda: [Target("web", "127.0.0.1", port)] if targets is None else targets,
         100,
         connected,
         fixed,
@@ -323,6 +328,36 @@ def test_where_nobody_should_answer_a_refusal_is_right_and_an_answer_is_a_loss(s
     server.stop_listening()
     answered = seen(ledger).answered
     run_until(loop, lambda: seen(ledger).answered > answered)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_datagrams_before_the_first_answer_were_waited_for_and_are_lost_later(connected: bool) -> None:
+    services, silent = Expectations(), threading.Event()
+    silent.set()
+    with udp_server(lambda datagram: b"" if silent.is_set() else datagram[5:]) as port:
+        services.replace([{"name": "late", "address": "127.0.0.1", "port": port, "protocol": "UDP"}])
+        targets = services.of("UDP")
+        loop, ledger = datagrams(echo("n1/pod"), port, connected, False, 0.1, targets)
+        run_until(loop, lambda: seen(ledger).waited > 3)
+        assert not seen(ledger).lost
+        silent.clear()
+        run_until(loop, lambda: targets[0].met)
+        silent.set()
+        run_until(loop, lambda: seen(ledger).lost["timeout"] > 3)
+
+
+def test_datagrams_under_way_to_a_target_that_is_dropped_are_nobodys_loss() -> None:
+    services = Expectations()
+    with udp_server(lambda datagram: b"") as port:
+        services.replace([{"name": "late", "address": "127.0.0.1", "port": port, "protocol": "UDP"}])
+        targets = services.of("UDP")
+        targets[0].met = True
+        loop, ledger = datagrams(echo("n1/pod"), port, True, False, 0.3, targets)
+        run_until(loop, lambda: seen(ledger).asked > 3)
+        targets.clear()
+        services.replace([])
+        run_until(loop, lambda: seen(ledger).waited == seen(ledger).asked)
+        assert not seen(ledger).lost
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -11,10 +11,9 @@ import pytest
 from handover_api.base import ConditionStatus, Rung
 from handover_api.proxymigration import Phase
 
-from e2e.kube import Object
 from e2e.lab import Node
 from e2e.lab.control import CONTROLLERS
-from e2e.migration import AGENT, NAMESPACE, OPERATOR, Migration
+from e2e.migration import AGENT, NAMESPACE, OPERATOR, Migration, ready
 from e2e.process import kill
 from e2e.trial import until
 
@@ -27,16 +26,6 @@ DOWN = (Rung.SERVING, Rung.SHADOW, Rung.STANDBY)
 
 def only(node: str) -> dict[str, str]:
     return {"kubernetes.io/hostname": node}
-
-
-def ready(pods: list[Object]) -> bool:
-    """Whether there are such pods, and every one is Ready and means to stay."""
-    return bool(pods) and all(
-        "deletionTimestamp" not in pod["metadata"]
-        and {"type": "Ready", "status": "True"}.items()
-        <= next((c for c in pod["status"].get("conditions", []) if c["type"] == "Ready"), {}).items()
-        for pod in pods
-    )
 
 
 def on_each_step(

@@ -54,7 +54,23 @@ class Client:
         self._expectations = Expectations()
         self._held: list[HeldConnections] = []
         self._streams = Streams(loop, self._ledger, self.name)
-        NewConnections(self._streams, self._changing, options.new_per_s / 3, label="to changing Services")
+        NewConnections(
+            self._streams,
+            lambda: self._expectations.of("TCP"),
+            options.new_per_s / 3,
+            label="to changing Services",
+        )
+        for connected in (True, False):
+            Datagrams(
+                loop,
+                self._ledger,
+                echo(self.name),
+                lambda: self._expectations.of("UDP"),
+                options.udp_per_s,
+                connected,
+                fixed=False,
+                way="changing Services",
+            )
         self.control = Control(loop, options.control_port, self._answer)
 
     def use_service(self, options: argparse.Namespace, addresses: frozenset[str], dns: str) -> None:
@@ -81,12 +97,13 @@ class Client:
             self._datagrams(echo(self.name), way.udp, options.udp_per_s, way.name)
 
     def _datagrams(self, exchange: Exchange, targets: list[Target], per_s: float, way: str = "") -> None:
+        """By every kind of socket, so many a second to each target."""
         for connected in (True, False):
             for fixed in (True, False):
-                Datagrams(self._loop, self._ledger, exchange, targets, per_s, connected, fixed, way=way)
-
-    def _changing(self) -> list[Target]:
-        return list(self._expectations.targets.values())
+                kind = (connected, fixed)
+                Datagrams(
+                    self._loop, self._ledger, exchange, lambda: targets, per_s * len(targets), *kind, way=way
+                )
 
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> object:
         match method, path.split("/")[1:]:

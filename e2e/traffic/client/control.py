@@ -2,7 +2,7 @@
 
     GET  /report?from=N    phases from number N on, the last failures, how many connections are held
     POST /phase/NAME       a phase begins
-    PUT  /targets          a JSON list of {name, address, port, expect: served|refused|gone}
+    PUT  /targets          a JSON list of {name, address, port, protocol: TCP|UDP, expect: served|refused|gone}
 
 Asked by address from outside of the cluster's Services, so that it works when those do not.
 """

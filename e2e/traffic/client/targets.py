@@ -14,6 +14,7 @@ SERVED: Final = "served"
 REFUSED: Final = "refused"
 GONE: Final = "gone"  # whatever happens there, nobody answers
 NOTHING: Final = ""  # it is not asked any more
+PROTOCOLS: Final = ("TCP", "UDP")
 EXPECTATIONS: Final = (SERVED, REFUSED, GONE)
 
 
@@ -26,6 +27,7 @@ class Target:
     port: int
     expect: str = SERVED
     met: bool = True  # an attempt that began after the expectation was set has met it
+    protocol: str = "TCP"
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -64,17 +66,27 @@ def ways(data: list[dict[str, Any]]) -> list[Way]:
 class Expectations:
     """The targets that come and go by command, by name and address."""
 
-    targets: dict[tuple[str, str, int], Target] = field(default_factory=dict)
+    targets: dict[tuple[str, str, int, str], Target] = field(default_factory=dict)
+
+    def of(self, protocol: str) -> list[Target]:
+        """Those of one protocol."""
+        return [target for target in self.targets.values() if target.protocol == protocol]
 
     def replace(self, wanted: list[dict[str, object]]) -> None:
         """Take a new list of targets; one whose expectation changed has to meet it anew."""
-        targets: dict[tuple[str, str, int], Target] = {}
+        targets: dict[tuple[str, str, int, str], Target] = {}
         for item in wanted:
             expect = str(item.get("expect", SERVED))
             if expect not in EXPECTATIONS:
                 raise ValueError(f"expect is {expect!r}; it can be one of {', '.join(EXPECTATIONS)}")
-            key = (str(item["name"]), str(item["address"]), int(str(item["port"])))
-            target = targets[key] = self.targets.get(key) or Target(*key, expect, met=False)
+            protocol = str(item.get("protocol", "TCP"))
+            if protocol not in PROTOCOLS or (protocol == "UDP" and expect != SERVED):
+                raise ValueError(f"{protocol} cannot be expected to be {expect!r}")
+            name, address, port = str(item["name"]), str(item["address"]), int(str(item["port"]))
+            key = (name, address, port, protocol)
+            target = targets[key] = self.targets.get(key) or Target(
+                name, address, port, expect, met=False, protocol=protocol
+            )
             if target.expect != expect:
                 target.expect, target.met = expect, False
         for key in self.targets.keys() - targets.keys():
@@ -83,7 +95,14 @@ class Expectations:
 
     def as_json(self) -> list[dict[str, object]]:
         return [
-            {"name": t.name, "address": t.address, "port": t.port, "expect": t.expect, "met": t.met}
+            {
+                "name": t.name,
+                "address": t.address,
+                "port": t.port,
+                "protocol": t.protocol,
+                "expect": t.expect,
+                "met": t.met,
+            }
             for t in self.targets.values()
         ]
 

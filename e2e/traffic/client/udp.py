@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from .ledger import Ledger, Tally
 from .loop import READ, Loop
-from .targets import Target, kind
+from .targets import SERVED, Target, kind
 
 ANSWER_WITHIN_S = 5.0
 
@@ -34,6 +34,7 @@ class Exchange:
 class _Pending:
     tally: Tally
     began: float
+    strict: bool  # the target had met what is expected of it before
 
 
 @dataclass(slots=True, eq=False)
@@ -46,13 +47,13 @@ class _Socket:
 
 @dataclass(slots=True)
 class Datagrams:
-    """Asks each target at a rate, from one socket that stays (`fixed`) or from a new one each time."""
+    """Asks targets in turn, from one socket that stays (`fixed`) or from a new one each time."""
 
     loop: Loop
     ledger: Ledger
     exchange: Exchange
-    targets: list[Target]
-    per_s: float  # for each target
+    targets: Callable[[], list[Target]]
+    per_s: float  # in all
     connected: bool
     fixed: bool
     answer_within_s: float = ANSWER_WITHIN_S
@@ -63,7 +64,7 @@ class Datagrams:
     _turn: int = 0
 
     def __post_init__(self) -> None:
-        self.loop.every(1 / (self.per_s * len(self.targets)), self._tick)
+        self.loop.every(1 / self.per_s, self._tick)
 
     def _stream(self, target: Target) -> str:
         how = f"{'fixed' if self.fixed else 'fresh'} {'connected' if self.connected else 'unconnected'}"
@@ -71,18 +72,22 @@ class Datagrams:
 
     def _tick(self, now: float) -> None:
         self._expire(now)
-        number = self._turn % len(self.targets)
+        targets = self.targets()
+        if not targets:
+            return
+        number = self._turn % len(targets)
         self._turn += 1
-        target = self.targets[number]
+        target = targets[number]
+        strict = target.met
         tally = self.ledger.tally(self._stream(target))
         tally.asked += 1
         try:
             place = self._socket(number, target, tally)
         except OSError as error:
-            self._lose(tally, target, f"connect-{kind(error.errno or 0)}")
+            self._lose(tally, target, strict, f"connect-{kind(error.errno or 0)}")
             return
         serial = next(self._serials) & 0xFFFF
-        place.pending[serial] = _Pending(tally, time.monotonic())
+        place.pending[serial] = _Pending(tally, time.monotonic(), strict)
         try:
             if self.connected:
                 place.sock.send(self.exchange.question(serial))
@@ -90,7 +95,7 @@ class Datagrams:
                 place.sock.sendto(self.exchange.question(serial), (target.address, target.port))
         except OSError as error:
             del place.pending[serial]
-            self._lose(tally, target, f"send-{kind(error.errno or 0)}")
+            self._lose(tally, target, strict, f"send-{kind(error.errno or 0)}")
             if not self.fixed:
                 self._drop(place)
 
@@ -127,10 +132,13 @@ class Datagrams:
             # Nobody waits for it: too late, and counted as lost when its time was over; or never asked.
             return
         if source[:2] != (place.target.address, place.target.port):
-            self._lose(pending.tally, place.target, "wrong-source", f"{source[0]}:{source[1]}")
+            self._lose(
+                pending.tally, place.target, pending.strict, "wrong-source", f"{source[0]}:{source[1]}"
+            )
         elif wrong := self.exchange.right(serial, datagram):
-            self._lose(pending.tally, place.target, "wrong-answer", wrong)
+            self._lose(pending.tally, place.target, pending.strict, "wrong-answer", wrong)
         else:
+            place.target.met = True
             pending.tally.answer(time.monotonic() - pending.began)
         if not self.fixed:
             self._drop(place)
@@ -139,7 +147,7 @@ class Datagrams:
         """An ICMP error came back: it belongs to whatever was asked last."""
         what = "refused" if error.errno == errno.ECONNREFUSED else kind(error.errno or 0)
         for pending in place.pending.values():
-            self._lose(pending.tally, place.target, what)
+            self._lose(pending.tally, place.target, pending.strict, what)
         place.pending.clear()
         if not self.fixed:
             self._drop(place)
@@ -151,11 +159,14 @@ class Datagrams:
                 if now - pending.began <= self.answer_within_s:
                     break
                 del place.pending[serial]
-                self._lose(pending.tally, place.target, "timeout")
+                self._lose(pending.tally, place.target, pending.strict, "timeout")
             if not place.pending and not self.fixed:
                 self._drop(place)
 
-    def _lose(self, tally: Tally, target: Target, what: str, detail: str = "") -> None:
+    def _lose(self, tally: Tally, target: Target, strict: bool, what: str, detail: str = "") -> None:
+        if not strict or target.expect != SERVED:  # not served yet, or not asked for any more
+            tally.waited += 1
+            return
         self.ledger.loss(tally, self._stream(target), what, str(target), detail)
 
     def _drop(self, place: _Socket) -> None:

@@ -1,0 +1,42 @@
+"""A whole migration and back while nothing around it holds still, with traffic of all kinds: nothing is lost."""
+
+import os
+
+import pytest
+from handover_api.proxymigration import Phase
+
+from e2e.migration import Migration
+from e2e.storms import Storm, raging
+from e2e.storms.agents import DyingAgents
+from e2e.storms.devices import ComingAndGoing
+from e2e.storms.flapping import FlappingEndpoints
+from e2e.storms.rolling import RollingPods
+
+pytestmark = pytest.mark.e2e
+
+STORMS = (RollingPods, FlappingEndpoints, DyingAgents, ComingAndGoing)
+# HANDOVER_E2E_STORMS=RollingPods,DyingAgents lets only some of them rage, to find out whose fault something is.
+CHOSEN = os.environ.get("HANDOVER_E2E_STORMS", "")
+_WAY_S = 420.0
+
+
+@pytest.fixture
+def storms(migration: Migration) -> list[Storm]:
+    chosen = CHOSEN.split(",") if CHOSEN else [kind.__name__ for kind in STORMS]
+    return [kind(migration.trial) for kind in STORMS if kind.__name__ in chosen]
+
+
+def test_nothing_is_lost_while_pods_roll_endpoints_flap_agents_die_and_devices_come_and_go(
+    migration: Migration, storms: list[Storm]
+) -> None:
+    with raging(migration.trial, storms):
+        migration.ask("eBPF")
+        migration.wait_for_phase(Phase.MIGRATED, within_s=_WAY_S)
+        migration.ask("KubeProxy")
+        migration.wait_for_phase(Phase.REVERSED, within_s=_WAY_S)
+    print(*(f"{storm}: {storm.blown}" for storm in storms))
+    assert all(storm.blown for storm in storms), [(str(storm), storm.blown) for storm in storms]
+    for storm in storms:
+        if isinstance(storm, DyingAgents):
+            assert storm.upgrades
+            assert len(storm.programs) > 1, "no agent of the other version has loaded its programs"
