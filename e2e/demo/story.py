@@ -64,9 +64,9 @@ class Story:
         return summary.verdict(report, expected, leftovers)
 
     def _traffic(self) -> None:
-        self.screen.say("putting traffic on the cluster: clients in pods and on the nodes themselves")
+        self.screen.say("putting traffic on the cluster: clients in pods, on the nodes, and outside")
         self.migration.go_home()  # of a demo that was left standing
-        self.trial.start_traffic()
+        self.trial.start_traffic(outside=True)
         self.screen.say("recording what the nodes look like: nft, iptables, BPF, routes, labels, DaemonSet")
         self._before = footprint.record(self.lab, self.trial.kube)
         self._enter(BASELINE)

@@ -5,6 +5,7 @@ report.
 from collections.abc import Callable, Sequence
 
 from e2e.demo.phases import AFTERWARDS, BASELINE, SERVICE, SOAK, WAY_BACK
+from e2e.traffic.outside import is_outside
 from e2e.traffic.report import Phase, Report, Stream, quantile_us
 
 Row = Sequence[str]
@@ -24,7 +25,9 @@ HEADER: Row = (
 LEGEND = (
     "connections opened: TCP connections established, and UDP sockets taken into use.\n"
     "requests: over TCP, UDP and DNS, each with one answer to come; lost when it does not come within 5 s,\n"
-    "is wrong, or comes from another address. A connection that cannot be opened, or ends, is lost as well."
+    "is wrong, or comes from another address. A connection that cannot be opened, or ends, is lost as well.\n"
+    "from outside: the part of all that came from outside of the cluster, to NodePorts, load balancers' and\n"
+    "external addresses at every node, and to ClusterIPs by a route to one."
 )
 
 
@@ -45,14 +48,19 @@ def shown(report: Report) -> list[Phase]:
 
 
 def rows(report: Report) -> list[Row]:
-    """The table's rows, a last one with all phases together."""
+    """The table's rows, the last ones with all phases together, and what of that came from outside."""
     phases = shown(report)
-    everything = Stream()
+    everything, outside = Stream(), Stream()
     for phase in phases:
         everything.add(phase.total)
+        for name, stream in phase.streams.items():
+            if is_outside(name):
+                outside.add(stream)
+    seconds = sum(phase.seconds for phase in phases)
     return [
         *(_row(phase.name, phase.seconds, phase.total) for phase in phases),
-        _row("all phases", sum(phase.seconds for phase in phases), everything),
+        _row("all phases", seconds, everything),
+        _row("from outside", seconds, outside),
     ]
 
 

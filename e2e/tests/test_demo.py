@@ -57,12 +57,21 @@ def report(lost: int = 0, names: tuple[str, ...] = ("start", "baseline", "n1 on 
 
 def test_the_table_has_a_row_for_each_phase_and_one_for_all() -> None:
     table = summary.rows(report())
-    assert [row[0] for row in table] == ["baseline", "n1 on its way up", "all phases"]
+    assert [row[0] for row in table] == ["baseline", "n1 on its way up", "all phases", "from outside"]
     assert table[0][2:6] == ("20", "200", "0", "0")
     assert table[2][2:4] == ("40", "400")
     assert table[0][6:] == ("0.4 ms", "0.4 ms", "0.6 ms", "9.2 ms")
     text = summary.plain(summary.HEADER, table)
     assert len({line.index("  ") > 0 for line in text.splitlines()}) == 1
+
+
+def test_what_came_from_outside_has_a_row_of_its_own_in_which_a_loss_shows() -> None:
+    found = report()
+    found.phases[1].streams["udp4 fresh connected to NodePort (Local)"] = stream(lost=2)
+    found.phases[2].streams["tcp6 held to load balancer (Cluster)"] = stream()
+    *_, everything, outside = summary.rows(found)
+    assert outside[:5] == ("from outside", "20", "20", "202", "2")
+    assert everything[2:5] == ("60", "602", "2")
 
 
 def test_nothing_lost_and_nothing_left_is_well() -> None:
@@ -99,6 +108,7 @@ def test_a_phase_outside_of_the_story_is_shown_when_something_was_lost_in_it() -
         "baseline",
         "interlude",
         "all phases",
+        "from outside",
     ]
 
 

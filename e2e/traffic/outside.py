@@ -20,6 +20,7 @@ from e2e.traffic import deploy
 from e2e.traffic.collector import Address
 from e2e.traffic.deploy import NAMESPACE
 
+WAYS = ("NodePort", "load balancer", "external IP", "ClusterIP")
 _CONTROL_PORT = 18082
 _MANAGER = "e2e-load-balancer"
 # Of both families, for each policy: the last part is the node's number.
@@ -97,6 +98,11 @@ class Outside:
             self._process = None
 
 
+def is_outside(stream: str) -> bool:
+    """Whether a stream of a report, by its name, is traffic from outside."""
+    return any(f" to {way} (" in stream for way in WAYS)
+
+
 def ways(services: Sequence[Object], nodes: Sequence[NodeAddress]) -> list[dict[str, Any]]:
     """The ways from outside to the traffic's Services, for the client's option `--ways`."""
     made = []
@@ -106,12 +112,13 @@ def ways(services: Sequence[Object], nodes: Sequence[NodeAddress]) -> list[dict[
         spec, policy = service["spec"], service["spec"]["externalTrafficPolicy"]
         ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
         ports = {port["protocol"]: port for port in spec["ports"]}
-        for name, addresses, which in (
-            ("NodePort", [a for node in nodes for a in (node.ipv4, node.ipv6)], "nodePort"),
-            ("load balancer", [item["ip"] for item in ingress], "port"),
-            ("external IP", spec.get("externalIPs", []), "port"),
-            ("ClusterIP", spec["clusterIPs"], "port"),
-        ):
+        reached = (
+            ([a for node in nodes for a in (node.ipv4, node.ipv6)], "nodePort"),
+            ([item["ip"] for item in ingress], "port"),
+            (spec.get("externalIPs", []), "port"),
+            (spec["clusterIPs"], "port"),
+        )
+        for name, (addresses, which) in zip(WAYS, reached, strict=True):
             made.append(
                 {
                     "name": f"{name} ({policy})",
