@@ -1,4 +1,7 @@
-"""The traffic sees a loss: none while nothing happens, and the outage of a naive migration."""
+"""The traffic sees a loss: none while nothing happens, and the outage of a naive migration.
+
+Its name puts it behind the other modules: it costs the lab, which then nobody has to bring up again.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
