@@ -25,7 +25,6 @@ BASE = "registry.local/base:1"
 KUBE_PROXY = f"registry.local/kube-proxy:v{binaries.KUBERNETES}"
 OPERATOR = "registry.local/handover-operator:dev"
 AGENT = "registry.local/handover-agent:dev"
-NEXT_AGENT = "registry.local/handover-agent:next"
 
 _UNWANTED = (
     "usr/share/doc",
@@ -125,10 +124,3 @@ def of_project(progress: Progress) -> list[Image]:
             raise LabError(f"{dockerfile} does not exist", "run this from a checkout of the project")
         built.append(build(reference, dockerfile, CHECKOUT, bases, progress))
     return built
-
-
-def next_agent(progress: Progress) -> Image:
-    """The agent's image with other sources of its programs, as an upgrade brings them."""
-    agent = next(image for image in of_project(progress) if image.reference == AGENT)
-    definition = PACKAGE.parent / "images" / "next-agent"
-    return build(NEXT_AGENT, definition / "Dockerfile", definition, {AGENT: agent}, progress)

@@ -1,15 +1,22 @@
-"""Agents that are killed again and again, and replaced by those of another version and back."""
+"""Agents that are killed again and again, and replaced by those of another version and back.
 
-from collections.abc import Iterator
-from itertools import cycle
+The other version has other sources of the same programs, laid over those of the image: so they are compiled and loaded
+anew, and replace what is attached, as after any upgrade.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from e2e.kube import Object
-from e2e.lab import images
+from e2e.lab.paths import CHECKOUT
 from e2e.migration import AGENT, NAMESPACE, Migration, ready
 from e2e.process import kill
 from e2e.storms.storm import Storm
 from e2e.trial import Trial, until
 
+_NAME = "next-version"
+_SOURCE = "consts.h"
+_SOURCES = "/opt/handover/lib/python3.11/site-packages/handover_agent/bpf"  # in the image
 _READY_S = 90.0
 _ROLLED_OUT_S = 240.0
 
@@ -20,22 +27,30 @@ class DyingAgents(Storm):
     def __init__(self, trial: Trial) -> None:
         super().__init__(trial)
         self._migration = Migration(trial)
-        self._versions: Iterator[str] = cycle((images.NEXT_AGENT, images.AGENT))
         self._nodes = [node.name for node in trial.lab.nodes]
+        self._daemonset = ""
+        self._templates: list[Object] = []  # of this version and of the next
         self.killed = 0
-        self.upgrades = 0
         self.programs: set[str] = set()  # versions of programs that were seen on nodes
+
+    def begin(self) -> list[dict[str, Any]]:
+        self.trial.kube.apply(sources())
+        (item,) = self.trial.kube.list("DaemonSet", NAMESPACE)
+        self._daemonset = item["metadata"]["name"]
+        self._templates = [item["spec"]["template"], with_sources(item["spec"]["template"])]
+        return []
 
     def blow(self) -> None:
         for node in self._nodes:
             self._kill(node)
             if self.ending.is_set():
                 return
-        self._upgrade(next(self._versions))
-        self.upgrades += 1
+        self._upgrade(self._templates[(self.blown + 1) % 2])
 
     def end(self) -> None:
-        self._upgrade(images.AGENT)
+        if self._templates:
+            self._upgrade(self._templates[0])
+        self.trial.kube.delete("ConfigMap", _NAME, NAMESPACE)
 
     def _kill(self, node: str) -> None:
         for pod in self._all_ready(node):
@@ -54,25 +69,42 @@ class DyingAgents(Storm):
 
         return until(f"{node}'s agent is ready", there, _READY_S, lambda: self._migration.pods(AGENT, node))
 
-    def _upgrade(self, image: str) -> None:
+    def _upgrade(self, template: Object) -> None:
         """Let all agents' pods be replaced, in the way that the DaemonSet says."""
-        kube = self.trial.kube
-        (daemonset,) = kube.list("DaemonSet", NAMESPACE)
-        name = daemonset["metadata"]["name"]
-        (container,) = daemonset["spec"]["template"]["spec"]["containers"]
-        template = {"spec": {"containers": [{**container, "image": image}]}}
-        kube.patch("DaemonSet", name, {"spec": {"template": template}}, NAMESPACE)
+        kube, pod = self.trial.kube, template["spec"]
+        spec = {"containers": pod["containers"], "volumes": pod["volumes"]}
+        kube.patch("DaemonSet", self._daemonset, {"spec": {"template": {"spec": spec}}}, NAMESPACE)
 
         def rolled_out() -> bool:
-            item = kube.get("DaemonSet", name, NAMESPACE)
+            item = kube.get("DaemonSet", self._daemonset, NAMESPACE)
             status, counts = item["status"], ("updatedNumberScheduled", "numberReady", "numberAvailable")
             current: bool = status.get("observedGeneration") == item["metadata"]["generation"]
             return current and all(status.get(count) == len(self._nodes) for count in counts)
 
-        until(f"every agent is {image}", rolled_out, _ROLLED_OUT_S, self._migration.picture)
+        until("every agent is of the other version", rolled_out, _ROLLED_OUT_S, self._migration.picture)
         for node in self._nodes:
             self._look(node)
 
     def _look(self, node: str) -> None:
         pins = self.trial.lab.node(node).root / "sys/fs/bpf/handover"
         self.programs |= {path.name for path in pins.glob("programs-*")}
+
+
+def sources() -> Object:
+    """A source file of the next version: of other contents, with the same meaning."""
+    text = (CHECKOUT / "agent/handover_agent/bpf" / _SOURCE).read_text()
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": _NAME, "namespace": NAMESPACE},
+        "data": {_SOURCE: f"{text}// of the next version\n"},
+    }
+
+
+def with_sources(template: Mapping[str, Any]) -> Object:
+    """The agents' pod with that file in the place of its own."""
+    (container,) = template["spec"]["containers"]
+    mount = {"name": _NAME, "mountPath": f"{_SOURCES}/{_SOURCE}", "subPath": _SOURCE, "readOnly": True}
+    mounts: Sequence[Any] = [*container["volumeMounts"], mount]
+    volumes = [*template["spec"]["volumes"], {"name": _NAME, "configMap": {"name": _NAME}}]
+    return {"spec": {"containers": [{**container, "volumeMounts": mounts}], "volumes": volumes}}

@@ -51,9 +51,7 @@ class Stage:
         """The lab with traffic on it."""
         if self._trial is None:
             lab = Lab(f"e2e{self.mode}", nodes=3, mode=self.mode)
-            ours = [*images.of_project(lab.progress), images.next_agent(lab.progress)]
-            lab.up(preload_images=ours)
-            lab.load(ours)  # those that have changed since, when it was up already
+            lab.up(preload_images=images.of_project(lab.progress))
             self._trial = Trial(lab)
             self._trial.start_traffic(outside=True)
         return self._trial

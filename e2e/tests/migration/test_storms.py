@@ -38,5 +38,4 @@ def test_nothing_is_lost_while_pods_roll_endpoints_flap_agents_die_and_devices_c
     assert all(storm.blown for storm in storms), [(str(storm), storm.blown) for storm in storms]
     for storm in storms:
         if isinstance(storm, DyingAgents):
-            assert storm.upgrades
             assert len(storm.programs) > 1, "no agent of the other version has loaded its programs"
