@@ -72,9 +72,15 @@ def _chain(chain: str, rules: list[str]) -> list[str]:
         """The same for rules that exclude each other; one that matches in another way keeps its place."""
         return next((option for option in reversed(options) if _after(option, rule)), rule)
 
+    def of_one_service(rule: str) -> list[str]:
+        """Two Services' ports may ask for the same, as both protocols of one do for its health check; the rest of the
+        order is kept.
+        """
+        return [*match(rule), _after("--comment", rule)]
+
     ordered: list[str] = []
     for _, group in itertools.groupby(rules, place):
-        ordered += sorted(group, key=match)  # stable: two rules for the same keep their order
+        ordered += sorted(group, key=of_one_service)
     return ordered
 
 

@@ -53,6 +53,13 @@ def test_the_random_order_of_nodeports_is_no_difference() -> None:
     assert compare.iptables(swapped) == compare.iptables(SAVED)
 
 
+def test_the_random_order_of_two_health_checks_at_one_port_is_no_difference() -> None:
+    health = '-A KUBE-NODEPORTS -p tcp -m comment --comment "web:{} health check node port" -m tcp --dport 32585 -j ACCEPT'
+    rules = [health.format("http"), health.format("udp")]
+    before, after = ("\n".join(["*filter", *some]) for some in (rules, reversed(rules)))
+    assert compare.iptables(before) == compare.iptables(after)
+
+
 @pytest.mark.parametrize("chain", ["KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"])
 def test_the_random_order_of_refusals_is_no_difference(chain: str) -> None:
     rules = [
