@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 STORMS = (RollingPods, FlappingEndpoints, DyingAgents, ComingAndGoing)
 # HANDOVER_E2E_STORMS=RollingPods,DyingAgents lets only some of them rage, to find out whose fault something is.
 CHOSEN = os.environ.get("HANDOVER_E2E_STORMS", "")
-_WAY_S = 420.0
+_WAY_S = 600.0
 
 
 @pytest.fixture
