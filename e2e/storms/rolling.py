@@ -12,7 +12,9 @@ from e2e.traffic.deploy import NAMESPACE
 from e2e.trial import until
 
 _NAME = "rolling"
-_GOES_ON_S = 12  # so long a pod serves after it was told to end
+# So long a pod serves after it was told to end. An agent that was killed just then has to be back by that time: what it
+# wrote before goes on serving, but hears no news.
+_GOES_ON_S = 40
 _ROLLED_OUT_S = 180.0
 
 
@@ -42,14 +44,19 @@ class RollingPods(Storm):
         restarted = {"annotations": {"e2e/restarted": str(time.time())}}
         patch = {"spec": {"template": {"metadata": restarted}}}
         self.trial.kube.patch("Deployment", _NAME, patch, NAMESPACE)
-        until("the rolling pods are replaced", self._rolled_out, _ROLLED_OUT_S, self._seen)
+        until("the rolling pods are replaced", self._replaced, _ROLLED_OUT_S, self._seen)
 
     def end(self) -> None:
         self.trial.kube.delete("Service", _NAME, NAMESPACE)
         self.trial.kube.delete("Deployment", _NAME, NAMESPACE)
 
+    def _replaced(self) -> bool:
+        """Whether the old pods are gone, too: there would be ever more of them."""
+        pods = self.trial.kube.list("Pod", NAMESPACE, f"app={_NAME}")
+        return self.ending.is_set() or (self._rolled_out() and len(pods) == len(self.trial.lab.plan.nodes))
+
     def _rolled_out(self) -> bool:
-        """Whether only new pods are left that mean to stay; old ones that go on for a while may be there."""
+        """Whether all pods that mean to stay are new ones, and ready."""
         item = self.trial.kube.get("Deployment", _NAME, NAMESPACE)
         status = item.get("status", {})
         counts = ("replicas", "updatedReplicas", "availableReplicas")

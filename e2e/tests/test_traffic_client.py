@@ -346,14 +346,23 @@ def test_datagrams_before_the_first_answer_were_waited_for_and_are_lost_later(co
         run_until(loop, lambda: seen(ledger).lost["timeout"] > 3)
 
 
+def test_a_server_that_does_not_run_is_not_sent_more_than_it_can_keep() -> None:
+    arrived: list[bytes] = []
+    with udp_server(lambda datagram: arrived.append(datagram) or b"") as port:  # type: ignore[func-returns-value]
+        loop, ledger = datagrams(echo("n1/pod"), port, True, False)
+        over = time.monotonic() + 0.2
+        run_until(loop, lambda: arrived and time.monotonic() > over)
+        assert seen(ledger).asked == len(arrived) == 1
+
+
 def test_datagrams_under_way_to_a_target_that_is_dropped_are_nobodys_loss() -> None:
     services = Expectations()
     with udp_server(lambda datagram: b"") as port:
         services.replace([{"name": "late", "address": "127.0.0.1", "port": port, "protocol": "UDP"}])
         targets = services.of("UDP")
         targets[0].met = True
-        loop, ledger = datagrams(echo("n1/pod"), port, True, False, 0.3, targets)
-        run_until(loop, lambda: seen(ledger).asked > 3)
+        loop, ledger = datagrams(echo("n1/pod"), port, True, False, 1.0, targets)
+        run_until(loop, lambda: seen(ledger).asked)
         targets.clear()
         services.replace([])
         run_until(loop, lambda: seen(ledger).waited == seen(ledger).asked)

@@ -47,7 +47,11 @@ class _Socket:
 
 @dataclass(slots=True)
 class Datagrams:
-    """Asks targets in turn, from one socket that stays (`fixed`) or from a new one each time."""
+    """Asks targets in turn, from one socket that stays (`fixed`) or from a new one each time.
+
+    A target whose answer is still to come is passed over: a server that a busy machine does not let run would drop
+    what no longer fits into its socket, and that would look like a loss on the way.
+    """
 
     loop: Loop
     ledger: Ledger
@@ -61,6 +65,7 @@ class Datagrams:
     _sockets: dict[_Socket, None] = field(default_factory=dict)
     _kept: dict[int, _Socket] = field(default_factory=dict)  # by number of the target
     _serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _asking: set[str] = field(default_factory=set)  # targets
     _turn: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +83,8 @@ class Datagrams:
         number = self._turn % len(targets)
         self._turn += 1
         target = targets[number]
+        if str(target) in self._asking:
+            return
         strict = target.met
         tally = self.ledger.tally(self._stream(target))
         tally.asked += 1
@@ -88,13 +95,14 @@ class Datagrams:
             return
         serial = next(self._serials) & 0xFFFF
         place.pending[serial] = _Pending(tally, time.monotonic(), strict)
+        self._asking.add(str(target))
         try:
             if self.connected:
                 place.sock.send(self.exchange.question(serial))
             else:
                 place.sock.sendto(self.exchange.question(serial), (target.address, target.port))
         except OSError as error:
-            del place.pending[serial]
+            self._take(place, serial)
             self._lose(tally, target, strict, f"send-{kind(error.errno or 0)}")
             if not self.fixed:
                 self._drop(place)
@@ -127,7 +135,7 @@ class Datagrams:
             self._refused(place, error)
             return
         serial = self.exchange.serial(datagram)
-        pending = place.pending.pop(serial, None) if serial is not None else None
+        pending = self._take(place, serial)
         if serial is None or pending is None:
             # Nobody waits for it: too late, and counted as lost when its time was over; or never asked.
             return
@@ -143,12 +151,19 @@ class Datagrams:
         if not self.fixed:
             self._drop(place)
 
+    def _take(self, place: _Socket, serial: int | None) -> _Pending | None:
+        """What was asked with that number, if it was; its target may be asked again."""
+        pending = place.pending.pop(serial, None) if serial is not None else None
+        if pending is not None:
+            self._asking.discard(str(place.target))
+        return pending
+
     def _refused(self, place: _Socket, error: OSError) -> None:
         """An ICMP error came back: it belongs to whatever was asked last."""
         what = "refused" if error.errno == errno.ECONNREFUSED else kind(error.errno or 0)
-        for pending in place.pending.values():
-            self._lose(pending.tally, place.target, pending.strict, what)
-        place.pending.clear()
+        for serial in list(place.pending):
+            if pending := self._take(place, serial):
+                self._lose(pending.tally, place.target, pending.strict, what)
         if not self.fixed:
             self._drop(place)
 
@@ -158,7 +173,7 @@ class Datagrams:
                 serial, pending = next(iter(place.pending.items()))
                 if now - pending.began <= self.answer_within_s:
                     break
-                del place.pending[serial]
+                self._take(place, serial)
                 self._lose(pending.tally, place.target, pending.strict, "timeout")
             if not place.pending and not self.fixed:
                 self._drop(place)
