@@ -57,6 +57,10 @@ e2e-control: .venv/.up-to-date
 e2e-traffic: .venv/.up-to-date
 	$(PYTEST) -v -m e2e e2e/tests/migration $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[traffic] /')
 
+.PHONY: storms
+storms: .venv/.up-to-date ## Migrations while pods roll, endpoints flap, agents die and devices come and go; not part of test
+	$(PYTEST) -v -s -m storms e2e/tests/migration $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: .venv/.up-to-date ## Ratios against kube-proxy and against no proxy, measured in one run
 	$(PYTHON) -m e2e.bench $(if $(SHORT),--short) $(BENCH_ARGS)

@@ -83,7 +83,8 @@ class Outside:
         """Start the client; where it can be asked."""
         command = [sys.executable, "-P", "-m", "e2e.traffic.client", "--name=outside", "--attended"]
         command += [f"--ways={json.dumps(self.ways())}", f"--control-port={_CONTROL_PORT}"]
-        command += ["--held=60", "--new-per-s=30", "--udp-per-s=1"]
+        # There are many addresses: at the pods' rates it was the busiest client of all.
+        command += ["--held=60", "--held-every-s=0.5", "--new-per-s=30", "--udp-per-s=1"]
         self._process = self._lab.client_popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
         )

@@ -33,6 +33,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--dns", help="the DNS server's address (default: the first one of /etc/resolv.conf)")
     parser.add_argument("--dns-port", type=int, default=53)
     parser.add_argument("--held", type=int, default=60, help="connections to hold (default %(default)s)")
+    parser.add_argument("--held-every-s", type=float, default=0.1, help="a request on each of them")
     parser.add_argument(
         "--new-per-s", type=float, default=30, help="new TCP connections (default %(default)s)"
     )
@@ -76,7 +77,7 @@ class Client:
     def use_service(self, options: argparse.Namespace, addresses: frozenset[str], dns: str) -> None:
         """All kinds of traffic to a Service by its own addresses, and to the DNS server."""
         targets = [Target(options.service, address, options.port) for address in sorted(addresses)]
-        self._held.append(HeldConnections(self._streams, targets, options.held))
+        self._held.append(HeldConnections(self._streams, targets, options.held, options.held_every_s))
         NewConnections(self._streams, lambda: targets, options.new_per_s)
         self._datagrams(
             echo(self.name),
@@ -91,7 +92,8 @@ class Client:
         """All kinds of traffic by every way, in equal shares; each address has a connection at least."""
         for way in chosen:
             count = max(len(way.tcp), options.held // len(chosen))
-            self._held.append(HeldConnections(self._streams, way.tcp, count, label=f"held to {way.name}"))
+            every_s, label = options.held_every_s, f"held to {way.name}"
+            self._held.append(HeldConnections(self._streams, way.tcp, count, every_s, label=label))
             per_s = options.new_per_s / len(chosen)
             NewConnections(self._streams, lambda way=way: way.tcp, per_s, label=f"new to {way.name}")  # type: ignore[misc]
             self._datagrams(echo(self.name), way.udp, options.udp_per_s, way.name)
