@@ -17,6 +17,7 @@ from e2e.trial import Trial, until
 _NAME = "next-version"
 _SOURCE = "consts.h"
 _SOURCES = "/opt/handover/lib/python3.11/site-packages/handover_agent/bpf"  # in the image
+_BREATH = 10_000  # requests between two deaths: some seconds of all clients
 _READY_S = 90.0
 _ROLLED_OUT_S = 240.0
 
@@ -45,6 +46,7 @@ class DyingAgents(Storm):
             self._kill(node)
             if self.ending.is_set():
                 return
+            self.trial.wait_for_requests(_BREATH)  # or no node would ever reach the next rung in time
         self._upgrade(self._templates[(self.blown + 1) % 2])
 
     def end(self) -> None:
