@@ -357,8 +357,12 @@ class Datapath:
             self._clear(name)
 
     def _align(self, version: str) -> list[str]:
-        how = attaching.means(self._pins.devices, features.tcx())
-        return attaching.align(how, self._pins.programs(version), devices.look())
+        how, places = attaching.means(self._pins.devices, features.tcx()), devices.look()
+        own = devices.own_ipv4(places)
+        raw = self._read_settings()
+        if raw and layout.unpack_own_ipv4(raw) != own:
+            self._write_settings(layout.pack_settings(layout.unpack_settings(raw), own))
+        return attaching.align(how, self._pins.programs(version), places)
 
     @staticmethod
     def _raise(problems: list[str]) -> None:
@@ -406,13 +410,22 @@ class Datapath:
         return versions[-1]
 
     def _read_accepting(self) -> bool:
-        with bpfsys.obj_get(self._pins.maps / "settings") as settings:
-            raw = bpfmap.lookup(settings.fd, layout.pack_index(0), bpfmap.map_info(settings.fd).value_bytes)
-        return raw is not None and layout.unpack_settings(raw)
+        raw = self._read_settings()
+        return bool(raw) and layout.unpack_settings(raw)
 
     def _write_accepting(self, accepting: bool) -> None:
+        raw = self._read_settings()
+        own = layout.unpack_own_ipv4(raw) if raw else bytes(4)
+        self._write_settings(layout.pack_settings(accepting, own))
+
+    def _read_settings(self) -> bytes:
         with bpfsys.obj_get(self._pins.maps / "settings") as settings:
-            bpfmap.update(settings.fd, layout.pack_index(0), layout.pack_settings(accepting))
+            length = bpfmap.map_info(settings.fd).value_bytes
+            return bpfmap.lookup(settings.fd, layout.pack_index(0), length) or b""
+
+    def _write_settings(self, raw: bytes) -> None:
+        with bpfsys.obj_get(self._pins.maps / "settings") as settings:
+            bpfmap.update(settings.fd, layout.pack_index(0), raw)
 
     def _check_cgroup(self) -> None:
         if (

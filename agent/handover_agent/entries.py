@@ -34,6 +34,8 @@ class FlowFlags(IntFlag):
 
     MASQUERADE = 1  # its packets get the node's address as source
     DIRECT = 2  # to no frontend: only the client's port changes, which a flow of ours has there
+    NODE = 4  # the client is this node
+    LOCALHOST = 8  # at 127.0.0.1: the backend sees another of its addresses
 
 
 @dataclass(frozen=True, slots=True)

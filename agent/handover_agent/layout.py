@@ -22,7 +22,7 @@ _PORT = struct.Struct(">H")
 _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
 _INDEX = struct.Struct("=I")
-_SETTINGS = struct.Struct("=I4x")
+_SETTINGS = struct.Struct("=I4s")
 _SOURCE = struct.Struct("=I4s16s")
 _SOURCE_ID_BITS = 32
 _REVERSE_PROTOCOL = struct.Struct("=40xI")
@@ -120,14 +120,19 @@ def pack_index(index: int) -> bytes:
     return _INDEX.pack(index)
 
 
-def pack_settings(accepting: bool) -> bytes:
-    """struct settings."""
-    return _SETTINGS.pack(accepting)
+def pack_settings(accepting: bool, own_ipv4: bytes = bytes(4)) -> bytes:
+    """struct settings. `own_ipv4`: four bytes, zeros for none."""
+    return _SETTINGS.pack(accepting, own_ipv4)
 
 
 def unpack_settings(raw: bytes) -> bool:
     """Whether new connections are accepted."""
     return bool(_SETTINGS.unpack(raw)[0])
+
+
+def unpack_own_ipv4(raw: bytes) -> bytes:
+    """What the node's packets from 127.0.0.1 get as their source."""
+    return bytes(_SETTINGS.unpack(raw)[1])
 
 
 def pack_source(service_id: int, address: bytes, prefix_bits: int) -> bytes:

@@ -48,6 +48,7 @@ enum direction { TO_BACKEND = 0, TO_CLIENT = 1 };
 enum flow_flags {
 	FLOW_MASQUERADE = 1, /* its packets get MARK_MASQUERADE */
 	FLOW_NODE = 4,       /* the client is this node, or rather its kernel */
+	FLOW_LOCALHOST = 8,  /* and it is at 127.0.0.1: see localhost.h */
 	FLOW_DIRECT = 2, /* to no frontend: only the client's port changes, which a flow of ours has there */
 };
 

@@ -71,4 +71,6 @@ COUNTER(packet_answers, "Packets of backends met on their way in: they are trans
 COUNTER(node_to_itself, "Packets of the node sent to a backend on the node itself")
 COUNTER(node_not_refused, "Not counted any more: packets of the node that could not be refused, only dropped")
 COUNTER(error_node_no_way, "Packets of the node dropped because there is no route to their backend")
+COUNTER(node_loopback_left,
+	"Packets of the node to a frontend left alone because nobody could answer to their loopback address")
 COUNTER(affinity_by_address, "First packets from this node whose client affinity knows by address only")

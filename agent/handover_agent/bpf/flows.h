@@ -14,6 +14,7 @@
 #define HANDOVER_FLOWS_H
 
 #include "affinity.h"
+#include "localhost.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -42,11 +43,11 @@ static __always_inline void other_key(
 	if (key->direction == TO_BACKEND) {
 		other->from = flow->other.address;
 		other->from_port = flow->other.port;
-		other->to = key->from;
+		other->to = flow->flags & FLOW_LOCALHOST ? localhost_outside() : key->from;
 		other->to_port = flow->client_port;
 		other->direction = TO_CLIENT;
 	} else {
-		other->from = key->to;
+		other->from = flow->flags & FLOW_LOCALHOST ? localhost() : key->to;
 		other->from_port = flow->client_port;
 		other->to = flow->other.address;
 		other->to_port = flow->other.port;

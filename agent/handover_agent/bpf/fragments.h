@@ -37,9 +37,9 @@ static __always_inline void forget_fragment(const struct packet *packet, enum ho
 
 /* The first piece got `address`, and the mark. */
 static __always_inline void remember_fragment(
-	const struct packet *packet, enum hook hook, const struct address *address, __u32 mark)
+	const struct packet *packet, enum hook hook, const struct address *address, __u32 mark, int localhost)
 {
-	struct fragment entry = {.address = *address, .mark = mark};
+	struct fragment entry = {.address = *address, .mark = mark, .localhost = localhost};
 	struct fragment_key key;
 
 	if (!packet->fragment)

@@ -207,6 +207,14 @@ static __always_inline int find_or_open(
 			/* Its address is the node's already. Its port would be that of its direct connections. */
 			flow->flags = FLOW_NODE;
 			work->another_port = 1;
+			if (is_loopback(&packet->key.from)) {
+				work->client = localhost_outside();
+				if (!is_localhost(&packet->key.from) || !work->client.word[3]) {
+					count(COUNT_node_loopback_left);
+					return GO_ON;
+				}
+				flow->flags |= FLOW_LOCALHOST;
+			}
 		} else if (work->outside || frontend->flags & FRONTEND_MASQUERADE ||
 			   same_address(&work->choice.backend.address, &packet->key.from)) {
 			/* Or a pod reaches itself: it would answer itself directly. */

@@ -22,7 +22,7 @@ struct endpoint {
 
 struct settings {
 	__u32 accepting; /* 0: new connections are left alone, what is translated goes on */
-	__u32 zero;
+	__be32 own_ipv4; /* an address of the node's, for what it sends from 127.0.0.1; 0: none is known */
 };
 
 struct frontend_key {
@@ -119,7 +119,7 @@ struct fragment {
 	struct address address; /* that takes the place of the destination's, or of the source's */
 	__u64 last_seen_ns;
 	__u32 mark;
-	__u32 zero;
+	__u32 localhost; /* 1: the other address changes as well, see localhost.h */
 };
 
 struct source_key {

@@ -11,17 +11,39 @@
 #include "rewrite.h"
 #include "work.h"
 
+/* Gives a packet, or with `piece` one without ports, another source or destination, and the packet's key as well. */
+static __always_inline int rewrite_other(struct __sk_buff *skb, struct packet *packet, enum side side,
+	const struct address *address, int piece)
+{
+	const struct flow_key *key = &packet->key;
+
+	if (piece ? rewrite_piece(skb, packet, side, address)
+		  : rewrite(skb, packet, side, address, key->from_port, key->to_port))
+		return -1;
+	if (side == SOURCE)
+		packet->key.from = *address;
+	else
+		packet->key.to = *address;
+	return 0;
+}
+
 /* Sends a packet to the backend of its flow, which is in work->flow. */
 static __always_inline int forward(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
-	const struct packet *packet = &work->packet;
+	int from_localhost = hook == HOOK_NODE && work->flow.flags & FLOW_LOCALHOST;
+	struct packet *packet = &work->packet;
 	const struct flow *flow = &work->flow;
 	__u32 mark = MARK_OURS | (flow->flags & FLOW_MASQUERADE ? MARK_MASQUERADE : 0);
 
 	if (rewrite(skb, packet, DESTINATION, &flow->other.address, flow->client_port, flow->other.port))
 		return SHOT;
 	skb->mark |= mark;
-	remember_fragment(packet, hook, &flow->other.address, mark);
+	remember_fragment(packet, hook, &flow->other.address, mark, from_localhost);
+	if (from_localhost) {
+		work->client = localhost_outside();
+		if (rewrite_other(skb, packet, SOURCE, &work->client, 0))
+			return SHOT;
+	}
 	count(COUNT_packet_forwarded);
 	return hook == HOOK_NODE ? send_to_backend(skb, packet, &flow->other.address, &work->way) : GO_ON;
 }
@@ -29,12 +51,18 @@ static __always_inline int forward(struct __sk_buff *skb, struct work *work, enu
 /* Gives a backend's packet the frontend as its source; the flow is in work->flow. */
 static __always_inline int restore(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
-	const struct packet *packet = &work->packet;
+	int for_localhost = hook == HOOK_TO_NODE && work->flow.flags & FLOW_LOCALHOST;
+	struct packet *packet = &work->packet;
 	const struct flow *flow = &work->flow;
 
 	if (rewrite(skb, packet, SOURCE, &flow->other.address, flow->other.port, flow->client_port))
 		return SHOT;
-	remember_fragment(packet, hook, &flow->other.address, 0);
+	remember_fragment(packet, hook, &flow->other.address, 0, for_localhost);
+	if (for_localhost) {
+		work->client = localhost();
+		if (rewrite_other(skb, packet, DESTINATION, &work->client, 0))
+			return SHOT;
+	}
 	count(COUNT_packet_restored);
 	return hook == HOOK_TO_NODE
 		       ? deliver_to_node(skb, packet, &packet->key.to, &flow->other.address, &work->way)
@@ -45,7 +73,7 @@ static __always_inline int restore(struct __sk_buff *skb, struct work *work, enu
 static __always_inline int piece(struct __sk_buff *skb, struct work *work, enum hook hook, int *action)
 {
 	const struct fragment *found = find_fragment(&work->packet, hook);
-	const struct packet *packet = &work->packet;
+	struct packet *packet = &work->packet;
 	struct address *address = &work->flow.other.address;
 	int forwards = hook == HOOK_INWARD || hook == HOOK_NODE;
 
@@ -59,6 +87,13 @@ static __always_inline int piece(struct __sk_buff *skb, struct work *work, enum 
 	}
 	count(forwards ? COUNT_packet_forwarded : COUNT_packet_restored);
 	*action = GO_ON;
+	if ((hook == HOOK_NODE || hook == HOOK_TO_NODE) && found->localhost) {
+		work->client = forwards ? localhost_outside() : localhost();
+		if (rewrite_other(skb, packet, forwards ? SOURCE : DESTINATION, &work->client, 1)) {
+			*action = SHOT;
+			return 1;
+		}
+	}
 	if (hook == HOOK_NODE)
 		*action = send_to_backend(skb, packet, address, &work->way);
 	if (hook == HOOK_TO_NODE)
@@ -95,13 +130,24 @@ static __always_inline int forward_error(struct __sk_buff *skb, struct work *wor
 /* An ICMP error on its way to a client about a packet to a backend: about one to the frontend. */
 static __always_inline int restore_error(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
+	int for_localhost = hook == HOOK_TO_NODE && work->flow.flags & FLOW_LOCALHOST;
 	const struct packet *packet = &work->packet;
 	const struct flow *flow = &work->flow;
 
+	if (for_localhost) {
+		work->client = localhost();
+		if (rewrite_quoted(
+			    skb, packet, SOURCE, &work->client, packet->key.from_port, packet->key.to_port))
+			return SHOT;
+	}
 	if (rewrite_quoted(
 		    skb, packet, DESTINATION, &flow->other.address, flow->client_port, flow->other.port))
 		return SHOT;
 	count(COUNT_packet_error_restored);
+	if (for_localhost) {
+		skb->mark |= MARK_OURS;
+		return turn_inward(skb, packet);
+	}
 	return hook == HOOK_TO_NODE && packet->from_target
 		       ? deliver_to_node(skb, packet, &packet->key.from, &flow->other.address, &work->way)
 		       : GO_ON;

@@ -11,6 +11,7 @@ uplink that is taken for a port would send ClusterIP traffic from outside withou
 uplink would lose the client's address.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -100,6 +101,23 @@ def classify(device: Device) -> Place:
     """The role of a device."""
     role, why, concern = _role(device)
     return Place(device, role, why, concern)
+
+
+def own_ipv4(places: Iterable[Place]) -> bytes:
+    """An IPv4 address by which others reach this node, in four bytes; zeros if there is none.
+
+    Where the default route leaves by a device, that one's; else that of a device of the node's own.
+    """
+
+    def rank(place: Place) -> tuple[bool, bool, int]:
+        return not place.device.default_route, place.role is not Role.OUTSIDE, place.device.index
+
+    for place in sorted(places, key=rank):
+        for each in place.device.addresses:
+            value = each.value
+            if value.version == 4 and not value.is_link_local and not value.is_loopback:
+                return value.packed
+    return bytes(4)
 
 
 def address(text: str) -> Address:

@@ -1,5 +1,6 @@
 """Writes a datapath's tables for a test, and tells what was counted since."""
 
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -18,6 +19,7 @@ from handover_agent.entries import (
     unpack_flow,
     unpack_netns_cookie,
 )
+from handover_agent.layout import pack_index, pack_settings
 from handover_agent.table import (
     Backend,
     FrontendFlags,
@@ -87,6 +89,12 @@ class Rig:
     def admit(self, service_id: int, address: str, bits: int) -> None:
         """Let sources use a Service's load balancer; `bits` of 128."""
         self._maps.write_sources([Source(service_id, Prefix(ip_bytes(address), bits))])
+
+    def be_known_as(self, ipv4: str) -> None:
+        """The node's address for what it sends from 127.0.0.1."""
+        with obj_get(self._directory / "settings") as settings:
+            raw = pack_settings(accepting=True, own_ipv4=socket.inet_aton(ipv4))
+            bpfmap.update(settings.fd, pack_index(0), raw)
 
     def flows(self) -> list[Flow]:
         """What the packet path remembers."""

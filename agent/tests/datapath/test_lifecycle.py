@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handover_agent import bpfmap, bpfsys, features, layout, loader
+from handover_agent import bpfmap, bpfsys, devices, features, layout, loader
 from handover_agent.bpffs import LayoutMismatch, NoBpffs
 from handover_agent.bpfsys import Command
 from handover_agent.datapath import Datapath, DatapathState, NotCgroup2, NotLoaded, UnsupportedKernel
+from handover_agent.devices import Device, Place, Role
+from handover_agent.devices.classify import address
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS
 from handover_agent.layout import Sizes, map_specs
@@ -95,6 +98,30 @@ def test_loading_the_same_version_compiles_nothing(own: Datapath, monkeypatch: p
     own.load()
     monkeypatch.setattr(loader, "load_programs", lambda *_, **__: pytest.fail("it compiled again"))
     own.load()
+
+
+def test_the_address_that_stands_for_the_loopback_one_follows_the_devices(
+    own: Datapath, bpffs: Path, no_compiler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def have(at: str) -> None:
+        bridge = Device(9999, "br-ex", "bridge", addresses=(address(at),), default_route=True)
+        monkeypatch.setattr(devices, "look", lambda: [Place(bridge, Role.NONE, "for this test")])
+
+    def written() -> str:
+        with bpfsys.obj_get(bpffs / "own" / f"maps-{layout.LAYOUT}" / "settings") as settings:
+            raw = bpfmap.lookup(settings.fd, layout.pack_index(0), 8) or b""
+        return socket.inet_ntoa(layout.unpack_own_ipv4(raw))
+
+    own.load()
+    assert written() == "0.0.0.0"
+    have("192.0.2.7/24")
+    own.attach()
+    assert (written(), is_accepting(bpffs / "own")) == ("192.0.2.7", True)
+    own.set_accepting(False)
+    assert (written(), is_accepting(bpffs / "own")) == ("192.0.2.7", False)
+    have("192.0.2.8/24")
+    own.follow()
+    assert (written(), is_accepting(bpffs / "own")) == ("192.0.2.8", False)
 
 
 def test_what_is_asked_of_an_absent_datapath(own: Datapath) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from handover_agent.table import Backend, FrontendFlags, ip_bytes
+from handover_agent.table import Backend, FrontendFlags, ip_bytes, ip_text
 from tests.datapath import frames
 from tests.datapath.frames import icmp_error, ip, udp
 from tests.datapath.node import INSIDE, NODES, PODS, PORT, Namespaces, family_of, text
@@ -305,6 +305,70 @@ def test_what_the_node_sends_to_its_own_servers_is_left_alone(
     counted = rig.counted()
     assert "flow_opened" not in counted
     assert not any(name.startswith("error_") for name in counted)
+
+
+LOCALHOST = "127.0.0.1"
+
+
+@KINDS
+@pytest.mark.parametrize("reverse_path", [0, 1, 2])
+@pytest.mark.parametrize("where", ["b", "c", "node"])
+def test_a_node_port_of_the_loopback_address(
+    net: Namespaces, rig: Rig, strict_firewall: None, kind: int, reverse_path: int, where: str
+) -> None:
+    server = net.serve("node", kind, INSIDE[4], 9090)
+    backends = [Backend(ip_bytes(INSIDE[4]), 9090)] if where == "node" else at_pods(4, where)
+    rig.expose(LOCALHOST, NODE_PORT, backends, FrontendFlags.MASQUERADE)
+    rig.be_known_as(NODES[4])
+    with filtering(net, reverse_path), net.connect("node", kind, LOCALHOST, NODE_PORT) as asking:
+        for _ in range(4):
+            answer = asking.ask()
+            assert answer.source == text(LOCALHOST, NODE_PORT)
+            assert answer.server == text(ip_text(backends[0].address), backends[0].port)
+            assert answer.client.rpartition(":")[0] == NODES[4]
+    net.stop(server)
+    assert not any(name.startswith("error_") for name in rig.counted())
+
+
+@pytest.mark.parametrize("where", ["b", "c", "node"])
+def test_large_datagrams_to_a_node_port_of_the_loopback_address(
+    net: Namespaces, rig: Rig, where: str
+) -> None:
+    server = net.serve("node", UDP, INSIDE[4], 9090)
+    backends = [Backend(ip_bytes(INSIDE[4]), 9090)] if where == "node" else at_pods(4, where)
+    rig.expose(LOCALHOST, NODE_PORT, backends, FrontendFlags.MASQUERADE)
+    rig.be_known_as(NODES[4])
+    net.ip("node", ["route flush cache"])
+    if where != "node":
+        with pytest.raises(OSError, match="too long"):
+            net.ask("node", UDP, LOCALHOST, NODE_PORT, 9000)
+    for _ in range(3):
+        answer = net.ask("node", UDP, LOCALHOST, NODE_PORT, 9000)
+        assert (answer.size, answer.source) == (9000, text(LOCALHOST, NODE_PORT))
+    net.ip("node", ["route flush cache"])
+    net.stop(server)
+
+
+@KINDS
+@BACKENDS
+def test_the_loopback_address_is_told_of_a_closed_port(
+    net: Namespaces, rig: Rig, kind: int, backend: str
+) -> None:
+    rig.expose(LOCALHOST, NODE_PORT, [Backend(ip_bytes(PODS[backend][4]), NOBODY)])
+    rig.be_known_as(NODES[4])
+    with pytest.raises(ConnectionRefusedError):
+        net.ask("node", kind, LOCALHOST, NODE_PORT)
+
+
+@KINDS
+def test_without_an_address_of_its_own_the_node_port_of_the_loopback_address_is_left_alone(
+    net: Namespaces, rig: Rig, kind: int
+) -> None:
+    rig.expose(LOCALHOST, NODE_PORT, at_pods(4, "b"), FrontendFlags.MASQUERADE)
+    rig.be_known_as("0.0.0.0")
+    with pytest.raises(ConnectionRefusedError):  # by the node: nobody listens there
+        net.ask("node", kind, LOCALHOST, NODE_PORT)
+    assert rig.counted()["node_loopback_left"] == 1
 
 
 @FAMILIES

@@ -1,7 +1,9 @@
 """Which devices get which programs: node after node, as they are built in the wild."""
 
+import socket
+
 import pytest
-from handover_agent.devices.classify import Address, Device, Role, address, classify
+from handover_agent.devices.classify import Address, Device, Role, address, classify, own_ipv4
 
 pytestmark = pytest.mark.unit
 
@@ -123,3 +125,33 @@ def test_an_address_names_a_network_when_others_fit_in_it() -> None:
     assert [names(text) for text in ("fd00::1/125", "fd00::1/126", "fe80::1/64")] == [True, False, False]
     assert not names("169.254.1.1/16")
     assert address("10.0.0.1/8") == Address(bytes(10) + b"\xff\xff\x0a\0\0\1", 8)
+
+
+@pytest.mark.parametrize(
+    ("on", "leaves_by", "expected"),
+    [
+        ({"eth0": NIC, "cni0": ("10.244.1.1/24",)}, "eth0", "192.0.2.7"),
+        ({"eth0": (), "br-ex": NIC}, "br-ex", "192.0.2.7"),  # the node's own address is a bridge's
+        ({"eth0": ("169.254.7.7/16", "192.0.2.7/24")}, "", "192.0.2.7"),
+        ({"cni0": ("10.244.1.1/24",), "eth0": NIC}, "", "192.0.2.7"),
+        ({"eth0": ("2001:db8::7/64",)}, "eth0", "0.0.0.0"),
+    ],
+)
+def test_an_address_of_the_nodes_own_is_found(
+    on: dict[str, tuple[str, ...]], leaves_by: str, expected: str
+) -> None:
+    on = {"lo": ("127.0.0.1/8",), **on}
+    places = [
+        classify(
+            Device(
+                index,
+                name,
+                kind="bridge" if name in ("cni0", "br-ex") else "",
+                loopback=name == "lo",
+                addresses=tuple(map(address, addresses)),
+                default_route=name == leaves_by,
+            )
+        )
+        for index, (name, addresses) in enumerate(on.items(), start=1)
+    ]
+    assert socket.inet_ntoa(own_ipv4(places)) == expected
