@@ -20,6 +20,7 @@ Object = dict[str, Any]
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_STRATEGIC = "application/strategic-merge-patch+json"
 _TIMEOUT_S = 30.0
 _PORT = 6443
 
@@ -105,6 +106,10 @@ class Kube:
         """Change an object by a merge patch. Raises KubeError."""
         return self._json("PATCH", path(kind, name, namespace), patch, _MERGE)
 
+    def patch_status(self, kind: str, name: str, patch: Mapping[str, Any], namespace: str = "") -> Object:
+        """Change an object's status by a strategic merge patch. Raises KubeError."""
+        return self._json("PATCH", f"{path(kind, name, namespace)}/status", patch, _STRATEGIC)
+
     def delete(self, kind: str, name: str, namespace: str = "", *, grace_s: int | None = None) -> None:
         """Begin to delete an object; nothing happens when there is none."""
         body = {} if grace_s is None else {"gracePeriodSeconds": grace_s}
@@ -113,6 +118,12 @@ class Kube:
         except KubeError as error:
             if error.status != 404:
                 raise
+
+    def evict(self, pod: str, namespace: str) -> None:
+        """Evict a pod, as a drain does. Raises KubeError, also when a disruption budget forbids it."""
+        metadata = {"name": pod, "namespace": namespace}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        self._json("POST", f"{path('Pod', pod, namespace)}/eviction", eviction)
 
     def log(self, pod: str, namespace: str, *, previous: bool = False, lines: int = 2000) -> str:
         """The end of what a pod's only container printed."""
