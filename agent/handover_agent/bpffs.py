@@ -20,10 +20,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handover_agent.bpfiter import storage_create
-from handover_agent.bpfmap import MapType, map_create, map_info
+from handover_agent.bpfmap import map_create, map_info
 from handover_agent.bpfsys import DatapathError, Descriptor, obj_get, pin
-from handover_agent.layout import LAYOUT, MapSpec
+from handover_agent.layout import LAYOUT, MapSpec, Sizes, map_specs
 
 
 class NoBpffs(DatapathError):
@@ -89,10 +88,12 @@ class Pins:
                 raise LayoutMismatch(found, str(LAYOUT), path)
 
     def remove_old_maps(self) -> None:
-        """Unpin what larger maps have replaced; programs that still use them keep them."""
+        """Unpin what larger maps have replaced, and maps of other versions; programs that still use them keep them."""
         for path in self._children(f"maps-{LAYOUT}"):
             if path != self.maps:
                 self.remove(path)
+        for path in set(self.maps.iterdir()) - {self.maps / spec.name for spec in map_specs(Sizes())}:
+            self.remove(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -148,8 +149,6 @@ class Pins:
 
 def create(spec: MapSpec) -> Descriptor:
     """A map, not pinned yet. Raises BpfError."""
-    if spec.type is MapType.SK_STORAGE:
-        return storage_create(spec.value_bytes, spec.name)
     sizes = (spec.key_bytes, spec.value_bytes, spec.max_entries)
     return map_create(spec.type, *sizes, spec.name, flags=spec.flags)
 

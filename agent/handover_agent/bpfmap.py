@@ -29,7 +29,6 @@ class MapType(IntEnum):
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LPM_TRIE = 11
-    SK_STORAGE = 24
 
 
 @dataclass(frozen=True, slots=True)

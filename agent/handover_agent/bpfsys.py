@@ -38,13 +38,11 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     OBJ_GET_INFO_BY_FD = 15
-    BTF_LOAD = 18
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
-    ITER_CREATE = 33
     LINK_DETACH = 34
 
 
@@ -54,7 +52,6 @@ class ProgramType(IntEnum):
     SCHED_CLS = 3
     CGROUP_SOCK = 9
     CGROUP_SOCK_ADDR = 18
-    TRACING = 26
 
 
 class DatapathError(Exception):
@@ -177,17 +174,13 @@ def program_load(
     instructions: bytes,
     name: str,
     log: bool = True,
-    attach_to: int = 0,
 ) -> Descriptor:
-    """Hand a program to the verifier. A refusal carries the end of the verifier's log.
-
-    `attach_to` is for programs that belong to a function of the kernel's: its number among the kernel's types.
-    """
+    """Hand a program to the verifier. A refusal carries the end of the verifier's log."""
     code, licence = buffer(instructions), buffer(b"GPL\0")
     attr = attributes(
-        "IIQQIIQII16sII36xI",
+        "IIQQIIQII16sII",
         *(kind, len(instructions) // 8, address(code), address(licence), 0, 0, 0, 0, 0),
-        *(name.encode()[:15], 0, attach_type, attach_to),
+        *(name.encode()[:15], 0, attach_type),
     )
     result, number = call(Command.PROG_LOAD, attr)
     if result >= 0:

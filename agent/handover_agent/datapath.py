@@ -25,6 +25,7 @@ from handover_agent import (
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
 from handover_agent.conntrack import Serving
+from handover_agent.entries import Note
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
@@ -33,8 +34,7 @@ from handover_agent.packetpath import attaching, handing
 from handover_agent.packetpath.attaching import NotAttached
 from handover_agent.packetpath.points import Direction
 from handover_agent.packetpath.stale import stale_flows
-from handover_agent.sockets import carried
-from handover_agent.sockets.carried import Carried
+from handover_agent.sockets import noted
 from handover_agent.table import Protocol
 
 __all__ = [
@@ -50,7 +50,7 @@ __all__ = [
 
 
 _DEFAULT = Sizes()
-_LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments", "clients")
+_LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments", "clients", "stranded")
 """Maps about connections and pods, of which nobody sees any more whether they go on."""
 _CROWDED = 0.75
 _ANSWERS_S = 3.0
@@ -91,12 +91,7 @@ class NotCgroup2(DatapathError):
 
 def _load(found: Features, maps: Path, programs: Path) -> None:
     """Programs for a kernel with these features, using the maps pinned in a directory, into another one."""
-    loader.load_programs(
-        maps,
-        programs,
-        set_retval="set_retval" in found.found,
-        socket_storage="socket_storage" in found.found,
-    )
+    loader.load_programs(maps, programs, set_retval="set_retval" in found.found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +143,7 @@ class Datapath:
             version = self.wanted_version()
             programs = pins.programs(version)
             pins.check_layout()
-            carrying = "socket_storage" in found.found
-            pins.ensure_maps(spec for spec in specs if carrying or not spec.optional)
+            pins.ensure_maps(specs)
             pins.remove(pins.growing)
             pins.remove(pins.loading)
             if not programs.is_dir():
@@ -251,7 +245,7 @@ class Datapath:
         """Where the datapath stands, as read from the kernel."""
         version = self._version()
         loaded = bool(version) and all(
-            (self._pins.maps / spec.name).exists() or spec.optional for spec in layout.map_specs(Sizes())
+            (self._pins.maps / spec.name).exists() for spec in layout.map_specs(Sizes())
         )
         attached = loaded and self._attached()
         return DatapathState(loaded, attached, attached and self._read_accepting(), version if loaded else "")
@@ -286,13 +280,25 @@ class Datapath:
             entries = bpfbatch.read_hash(reverse.fd, info.key_bytes, info.value_bytes)
             return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
 
-    def connected(self) -> list[Carried]:
-        """Connected UDP sockets that we translated, in every network namespace; none where the kernel cannot tell.
-
-        Raises BpfError, OSError.
+    def watch_stranded(self, serving: Serving) -> bool:
+        """Have the packet path note connected UDP sockets that send to a backend which serves no more, as long as there
+        may be any; whether it does. Raises BpfError.
         """
-        versions = self._versions()
-        return carried.read(self._pins.maps, self._pins.programs(versions[-1])) if versions else []
+        wanted = noted.may_be(self._pins.maps, serving)
+        if not (self._pins.maps / "settings").exists():
+            return False
+        with self._pins.locked():
+            raw = self._read_settings()
+            if wanted and not layout.unpack_noting(raw):
+                noted.take(self._pins.maps)  # nobody has waited for what was noted some other time
+            if wanted is not layout.unpack_noting(raw):
+                own = layout.unpack_own_ipv4(raw)
+                self._write_settings(layout.pack_settings(layout.unpack_settings(raw), own, wanted))
+        return wanted
+
+    def noted_stranded(self) -> list[Note]:
+        """Whom the packet path has noted since the last call. Raises BpfError."""
+        return noted.take(self._pins.maps)
 
     def forget_udp_flows(self, serving: Serving) -> int:
         """Remove the packet path's UDP flows to backends that serve no more; how many. Raises BpfError."""
@@ -361,7 +367,8 @@ class Datapath:
         own = devices.own_ipv4(places)
         raw = self._read_settings()
         if raw and layout.unpack_own_ipv4(raw) != own:
-            self._write_settings(layout.pack_settings(layout.unpack_settings(raw), own))
+            accepting, noting = layout.unpack_settings(raw), layout.unpack_noting(raw)
+            self._write_settings(layout.pack_settings(accepting, own, noting))
         return attaching.align(how, self._pins.programs(version), places)
 
     @staticmethod
@@ -415,8 +422,8 @@ class Datapath:
 
     def _write_accepting(self, accepting: bool) -> None:
         raw = self._read_settings()
-        own = layout.unpack_own_ipv4(raw) if raw else bytes(4)
-        self._write_settings(layout.pack_settings(accepting, own))
+        kept = (layout.unpack_own_ipv4(raw), layout.unpack_noting(raw)) if raw else ()
+        self._write_settings(layout.pack_settings(accepting, *kept))
 
     def _read_settings(self) -> bytes:
         with bpfsys.obj_get(self._pins.maps / "settings") as settings:

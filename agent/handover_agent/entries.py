@@ -17,6 +17,7 @@ _AFFINITY = struct.Struct("=Q20sI")
 _REVERSE_KEY = struct.Struct("=Q20s4x")
 _REVERSE = struct.Struct("=20s20xI")
 _CLIENT = struct.Struct("=Q")
+_NOTE_KEY = struct.Struct("=16s16s2s2s4x")
 _COOKIE = struct.Struct("=II8x")
 _FLOW_KEY = struct.Struct("=16s16s2s2sBB2x")
 _FLOW = struct.Struct("=20sIQII2sBBBBBB")
@@ -90,6 +91,15 @@ class Flow:
     confused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An entry of `stranded`: a connected UDP socket sent a datagram where its frontend has no backend any more."""
+
+    source: Backend
+    destination: Backend
+    frontend: Backend
+
+
 def unpack_affinity(key: bytes, value: bytes) -> Affinity:
     """struct affinity_key and struct affinity."""
     client, service_id = _AFFINITY_KEY.unpack(key)
@@ -115,6 +125,16 @@ def unpack_reverse(key: bytes, value: bytes) -> Reverse:
     cookie, backend = _REVERSE_KEY.unpack(key)
     frontend, protocol = _REVERSE.unpack(value)
     return Reverse(cookie, _endpoint(frontend), _endpoint(backend), protocol)
+
+
+def unpack_note(key: bytes, value: bytes) -> Note:
+    """struct flow_key and struct endpoint."""
+    source, destination, source_port, destination_port = _NOTE_KEY.unpack(key)
+    return Note(
+        Backend(source, int.from_bytes(source_port, "big")),
+        Backend(destination, int.from_bytes(destination_port, "big")),
+        _endpoint(value),
+    )
 
 
 def unpack_flow(key: bytes, value: bytes) -> Flow:

@@ -8,14 +8,12 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from handover_agent.bpfiter import TRACE_ITER, storage_create
 from handover_agent.bpfmap import MapType, map_create
 from handover_agent.bpfsys import BpfError, ProgramType, link_create, program_load
 from handover_agent.hooks import HOOKS
-from handover_agent.loader.btf import VMLINUX, BtfError, function_number
+from handover_agent.loader.btf import VMLINUX
 
 _CONNECT4, _TCX_INGRESS = 10, 46
-_ITERATED = "bpf_iter_bpf_sk_storage_map"
 _NO_DESCRIPTOR = _NO_DEVICE = (1 << 31) - 1
 # enum bpf_func_id
 _READ_KERNEL, _NETNS_COOKIE, _REDIRECT_NEIGH, _SET_RETVAL = 113, 122, 152, 187
@@ -24,7 +22,7 @@ _READ_KERNEL, _NETNS_COOKIE, _REDIRECT_NEIGH, _SET_RETVAL = 113, 122, 152, 187
 @dataclass(frozen=True, slots=True)
 class Features:
     """Names: hooks by their program's name, `cgroup_link`, `lru_hash`, `netns_cookie`, `sched_cls`,
-    `packet_netns`, `redirect_neigh`, `set_retval`, `socket_storage`, `tcx`.
+    `packet_netns`, `redirect_neigh`, `set_retval`, `tcx`.
     """
 
     found: list[str]
@@ -38,7 +36,6 @@ def instruction(opcode: int, dst: int = 0, src: int = 0, imm: int = 0) -> bytes:
 
 
 _PROCEED = instruction(0xB7, dst=0, imm=1) + instruction(0x95)  # r0 = 1; exit
-_RETURN_0 = instruction(0xB7, dst=0) + instruction(0x95)
 
 
 def _calling(helper: int) -> bytes:
@@ -51,9 +48,7 @@ def probe() -> Features:
     """Find the features by trying. Raises BpfError when the agent lacks the capabilities to try.
 
     Without `set_retval` (Linux 5.18) a connection to a Service without endpoints is left to the network stack
-    instead of being refused at once. Without `socket_storage` (Linux 5.9 with BTF, where it is
-    allowed) a connected UDP socket is not told that its backend has gone away. Without `tcx` (Linux 6.6) devices get
-    their programs by classic filters.
+    instead of being refused at once. Without `tcx` (Linux 6.6) devices get their programs by classic filters.
     Without `redirect_neigh` (Linux 5.10) what the node's own kernel sends to a Service past the socket hooks (SCTP,
     raw sockets, load balancers with source ranges) is left to the network stack. Without `packet_netns` (Linux 6.15,
     or 5.9 with BTF) session affinity is kept apart for a pod's sockets and for its packets.
@@ -65,7 +60,6 @@ def probe() -> Features:
     tried["sched_cls"] = _loads(ProgramType.SCHED_CLS, 0, _PROCEED)
     optional = {
         "set_retval": _loads(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _calling(_SET_RETVAL)),
-        "socket_storage": _carries(),
         "tcx": tcx(),
         "redirect_neigh": redirect_neigh(),
         "packet_netns": packet_netns() or (VMLINUX.exists() and reads_kernel()),
@@ -135,25 +129,6 @@ def _maps() -> bool:
         map_create(MapType.LRU_HASH, 8, 8, 16, "probe").close()
     except BpfError as error:
         _raise_if_forbidden(error)
-        return False
-    return True
-
-
-def _carries() -> bool:
-    """Whether sockets can carry storage, and whether an iterator over it may be loaded: some kernels have it and
-    refuse it to everybody (EPERM), as hardened ones do with whatever could write into maps' values.
-    """
-    try:
-        storage_create(8, "probe").close()
-    except BpfError as error:
-        _raise_if_forbidden(error)
-        return False
-    try:
-        function = function_number(_ITERATED)
-        program_load(
-            ProgramType.TRACING, TRACE_ITER, _RETURN_0, "probe", log=False, attach_to=function
-        ).close()
-    except (BpfError, BtfError):
         return False
     return True
 

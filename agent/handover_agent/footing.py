@@ -126,9 +126,13 @@ class KernelDatapath:
         """Remove the packet path's UDP flows to endpoints that are gone; how many."""
         return await self._strays(self._datapath.forget_udp_flows, serving)
 
+    async def watch_stranded(self, serving: Serving) -> bool:
+        """As `Datapath.watch_stranded`."""
+        return await self._strays(self._datapath.watch_stranded, serving)
+
     async def tell_stranded(self, serving: Serving) -> int:
-        """Tell connected UDP sockets that their endpoint is gone; how many."""
-        return await self._strays(lambda: refuse(stranded(self._datapath.connected(), serving)))
+        """Tell connected UDP sockets that have sent to an endpoint which is gone; how many."""
+        return await self._strays(lambda: refuse(stranded(self._datapath.noted_stranded(), serving)))
 
 
 class KernelRules:

@@ -32,8 +32,6 @@ HOOKS = (
     Hook("connect4", _ADDRESS, 10, "4.17"),
     Hook("connect6", _ADDRESS, 11, "4.17"),
 )
-ITERATOR = "connected_sockets"
-"""Not a hook: what shows the agent connected UDP sockets, where the kernel has `socket_storage`."""
 # What translates on the way out. Detached first, some time before those that translate the answers back.
 OUTWARD = tuple(hook for hook in HOOKS if hook.name.startswith(("connect", "sendmsg")))
 

@@ -15,6 +15,9 @@ from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendVa
 LAYOUT = 2
 COUNTERS_ROOM = 128  # consts.h
 WORK_BYTES = 512  # consts.h
+FORWARD_BYTES = 24  # struct forward
+STRANDED_ROOM = 4096
+"""Sockets that are noted at once; the others' next datagrams are other chances."""
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: a replaced value's memory is not at once another key's
 _ENDPOINT = struct.Struct("=16s2s2x")
@@ -22,7 +25,8 @@ _PORT = struct.Struct(">H")
 _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
 _INDEX = struct.Struct("=I")
-_SETTINGS = struct.Struct("=I4s")
+_SETTINGS = struct.Struct("=HH4s")
+_FORWARD_KEY = struct.Struct("=Q20s4x")
 _SOURCE = struct.Struct("=I4s16s")
 _SOURCE_ID_BITS = 32
 _REVERSE_PROTOCOL = struct.Struct("=40xI")
@@ -39,7 +43,6 @@ class MapSpec:
     value_bytes: int
     max_entries: int
     flags: int = 0
-    optional: bool = False  # only where the kernel has it: `socket_storage`
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec("fragments", lru, 40, 32, sizes.fragments),
         MapSpec("sources", MapType.LPM_TRIE, _SOURCE.size, 4, sizes.sources, _NO_PREALLOC),
         MapSpec("clients", MapType.HASH, 16, 8, sizes.clients, _NO_PREALLOC),
-        MapSpec("connected", MapType.SK_STORAGE, 4, 48, 0, _NO_PREALLOC, optional=True),
+        MapSpec("stranded", MapType.HASH, 40, _ENDPOINT.size, STRANDED_ROOM, _NO_PREALLOC),
         MapSpec("work", MapType.PERCPU_ARRAY, 4, WORK_BYTES, 1),
     )
 
@@ -120,9 +123,9 @@ def pack_index(index: int) -> bytes:
     return _INDEX.pack(index)
 
 
-def pack_settings(accepting: bool, own_ipv4: bytes = bytes(4)) -> bytes:
+def pack_settings(accepting: bool, own_ipv4: bytes = bytes(4), noting: bool = False) -> bytes:
     """struct settings. `own_ipv4`: four bytes, zeros for none."""
-    return _SETTINGS.pack(accepting, own_ipv4)
+    return _SETTINGS.pack(accepting, noting, own_ipv4)
 
 
 def unpack_settings(raw: bytes) -> bool:
@@ -130,9 +133,24 @@ def unpack_settings(raw: bytes) -> bool:
     return bool(_SETTINGS.unpack(raw)[0])
 
 
+def unpack_noting(raw: bytes) -> bool:
+    """Whether stranded sockets are noted."""
+    return bool(_SETTINGS.unpack(raw)[1])
+
+
+def pack_forward_key(cookie: int, frontend: Backend) -> bytes:
+    """struct forward_key."""
+    return _FORWARD_KEY.pack(cookie, pack_backend(frontend))
+
+
+def unpack_forward(raw: bytes) -> Backend:
+    """The backend in a struct forward."""
+    return unpack_backend(raw[: _ENDPOINT.size])
+
+
 def unpack_own_ipv4(raw: bytes) -> bytes:
     """What the node's packets from 127.0.0.1 get as their source."""
-    return bytes(_SETTINGS.unpack(raw)[1])
+    return bytes(_SETTINGS.unpack(raw)[2])
 
 
 def pack_source(service_id: int, address: bytes, prefix_bits: int) -> bytes:

@@ -29,6 +29,8 @@ from handover_agent.unserved import all_unserved, foremost, lacking
 log = logging.getLogger(__name__)
 
 _FLOWS_S, _UDP_S, _UNSERVED_S = 5.0, 30.0, 2.0
+_TELL_S = 1.0
+"""As often as the kernel of a backend would say that nobody is there (net.ipv4.icmp_ratelimit)."""
 _KEEPER_QUIET_S = 30.0
 """So long there must have been no old flow before the keeper goes."""
 _MOST_UNSERVED = 100
@@ -92,6 +94,7 @@ class Loops:
             "unserved": self._repeat("unserved", _UNSERVED_S, self._look_for_unserved),
             "flows": self._repeat("flows", _FLOWS_S, self._count_flows),
             "strays": self._repeat("strays", _UDP_S, self._look_for_strays, self._table.udp_changed),
+            "stranded": self._repeat("stranded", _TELL_S, self._strays.tell),
             "probes": self._repeat("probes", probe_s, self._probe, self._ladder.arrived),
             **{
                 name: self._repeat(name, chore.pause_s, chore.act, chore.wake)

@@ -32,6 +32,8 @@ class Strays:
     ) -> None:
         self._conntrack, self._datapath, self._serving = conntrack, datapath, serving
         self.found = Strayed()
+        self.watching = False
+        """Whether there may be connected sockets to tell, which are found when they send."""
 
     def refresh(self) -> None:
         """Keep up with what changes while nothing is to be looked for. Raises NotListed."""
@@ -42,15 +44,20 @@ class Strays:
 
         Raises ConntrackError, OSError.
         """
-        serving, found = self._serving(), self.found
+        serving = self._serving()
         entries = await self._conntrack.reconcile_udp() if conntrack else 0
         flows = await self._datapath.forget_udp_flows(serving)
-        sockets = await self._datapath.tell_stranded(serving)
-        self.found = replace(
-            found,
-            entries=found.entries + entries,
-            flows=found.flows + flows,
-            sockets=found.sockets + sockets,
-        )
-        if flows or sockets:
-            log.info("UDP clients of gone endpoints set free", extra={"flows": flows, "sockets": sockets})
+        found = self.found
+        self.found = replace(found, entries=found.entries + entries, flows=found.flows + flows)
+        if flows:
+            log.info("UDP flows of gone endpoints set free", extra={"flows": flows})
+        self.watching = await self._datapath.watch_stranded(serving)
+
+    async def tell(self) -> None:
+        """Tell the connected sockets that have sent to an endpoint which is gone. Raises NotListed, BpfError, OSError."""
+        if not self.watching:
+            return
+        sockets = await self._datapath.tell_stranded(self._serving())
+        if sockets:
+            self.found = replace(self.found, sockets=self.found.sockets + sockets)
+            log.info("UDP sockets of gone endpoints told", extra={"sockets": sockets})

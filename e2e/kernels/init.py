@@ -113,18 +113,24 @@ def connections(datapath: Datapath, refuses: bool) -> None:
 
 
 def told(datapath: Datapath) -> None:
-    """A connected UDP socket is found with its own address, and learns that its backend is gone."""
+    """A connected UDP socket is noticed when it sends to a backend that serves no more, and learns of it."""
+    frontend = FrontendKey(ip_bytes(_VIP), _PORT, Protocol.UDP)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, datapath.maps() as maps:
         server.bind(("127.0.0.1", 0))
-        maps.write_backends(1, [Backend(ip_bytes("127.0.0.1"), server.getsockname()[1])])
-        maps.write_frontends({FrontendKey(ip_bytes(_VIP), _PORT, Protocol.UDP): FrontendValue(1, 1, 3)})
+        port = server.getsockname()[1]
+        other = Backend(ip_bytes("127.0.0.1"), port - 1)
+        maps.write_backends(1, [Backend(ip_bytes("127.0.0.1"), port), other])
+        maps.write_frontends({frontend: FrontendValue(1, 1, 3)})
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect((_VIP, _PORT))
             client.settimeout(30)
-            found = datapath.connected()
-            ports = [each.client.port for each in found]
-            say("connection", what="of a UDP socket found", ok=ports == [client.getsockname()[1]])
-            refuse(found)
+            maps.write_frontends({frontend: FrontendValue(2, 1, 3)})
+            looking = datapath.watch_stranded({frontend: {other}})
+            client.send(b"?")
+            notes = datapath.noted_stranded()
+            found = [note.source.port for note in notes] == [client.getsockname()[1]]
+            say("connection", what="of a UDP socket found", ok=looking and found)
+            refuse(notes)
             try:
                 client.recv(1)
                 say("connection", what="of a UDP socket told", ok=False)
@@ -186,8 +192,7 @@ def main() -> None:
     datapath.attach()
     with served():
         connections(datapath, "set_retval" in features.found)
-        if "socket_storage" in features.found:
-            told(datapath)
+        told(datapath)
     packet_by_packet(datapath, names)
     look()
     datapath.unload()

@@ -19,7 +19,7 @@ enum map_number {
 	MAP_FRAGMENTS = 9,
 	MAP_SOURCES = 10,
 	MAP_CLIENTS = 11,
-	MAP_CONNECTED = 12, /* only with HAVE_SOCKET_STORAGE */
+	MAP_STRANDED = 12,
 	MAP_WORK = 13,
 };
 
@@ -101,9 +101,6 @@ enum counter {
 /* Reverse entries that closing one socket removes. A socket with more of them (a process that talks to more
  * services through one unconnected socket) leaves the rest to the maps' LRU. */
 #define RELEASE_STEPS 16
-
-/* Of the kernel's struct sock_common, from its beginning: up to and with the addresses (sockets/carried.py). */
-#define SOCK_COMMON_BYTES 88
 
 _Static_assert(COUNTERS_USED <= COUNTERS_ROOM, "more counters than the map has room for: new layout needed");
 

@@ -32,7 +32,7 @@ COUNTER(error_reverse_not_written, "Calls left alone because the reverse entry c
 COUNTER(error_forward_not_written, "Datagrams whose choice of backend could not be remembered")
 COUNTER(error_affinity_not_written, "Connections whose affinity entry could not be written")
 COUNTER(sources_left, "Calls to a load balancer that admits some sources only, left to the packet path")
-COUNTER(connected_not_written, "Connected UDP sockets that cannot be told when their backend goes away")
+COUNTER(connected_not_written, "Not counted any more: connected UDP sockets that could not be found again")
 COUNTER(flow_opened, "Flows of packets that were given a backend")
 COUNTER(flow_ended, "Flows found to have ended when their ports were used again")
 COUNTER(flow_moved, "Flows whose backend no longer belongs to the frontend, ended to choose another")
@@ -74,3 +74,7 @@ COUNTER(error_node_no_way, "Packets of the node dropped because there is no rout
 COUNTER(node_loopback_left,
 	"Packets of the node to a frontend left alone because nobody could answer to their loopback address")
 COUNTER(affinity_by_address, "First packets from this node whose client affinity knows by address only")
+COUNTER(stranded_noted,
+	"Connected UDP sockets found sending to a backend that serves no more, noted for the agent")
+COUNTER(stranded_not_noted,
+	"The same, not noted as there were too many: their next datagram is another chance")

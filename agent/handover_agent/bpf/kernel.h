@@ -26,6 +26,7 @@
 
 #define AF_INET_      2
 #define AF_INET6_     10
+#define EEXIST_       17
 #define ECONNREFUSED_ 111 /* x86, arm64, riscv, s390, ppc64 */
 
 /* Emits the instruction that loads a map's address; the loader replaces `number` by the map's descriptor. */
@@ -58,13 +59,8 @@ static __u32 (*random_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static __u64 (*now_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 static __u64 (*netns_cookie)(void *ctx) = (void *)BPF_FUNC_get_netns_cookie;
-#if defined(HAVE_SOCKET_STORAGE) || defined(COOKIE_IN_NET)
+#ifdef COOKIE_IN_NET
 static long (*read_kernel)(void *to, __u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
-#endif
-#ifdef HAVE_SOCKET_STORAGE
-static void *(*storage_get)(
-	void *map, void *socket, void *value, __u64 flags) = (void *)BPF_FUNC_sk_storage_get;
-static long (*show)(void *file, const void *data, __u32 bytes) = (void *)BPF_FUNC_seq_write;
 #endif
 #ifdef HAVE_SET_RETVAL /* kernel 5.18 */
 static int (*set_retval)(int retval) = (void *)BPF_FUNC_set_retval;

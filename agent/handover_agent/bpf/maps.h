@@ -6,8 +6,8 @@
  *   settings   array, 1        0 -> settings                agent                  programs
  *   frontends  hash            frontend_key -> frontend     agent                  programs
  *   backends   array           index -> endpoint            agent                  programs
- *   reverse    LRU hash        reverse_key -> reverse       connect, sendmsg       recvmsg, getpeername, agent (count)
- *   forward    LRU hash        forward_key -> forward       connect, sendmsg (UDP) connect, sendmsg
+ *   reverse    LRU hash        reverse_key -> reverse       connect, sendmsg       recvmsg, getpeername, packet path, agent
+ *   forward    LRU hash        forward_key -> forward       connect, sendmsg (UDP) connect, sendmsg, agent
  *   sockets    LRU hash        cookie -> endpoint           connect, sendmsg       sock_release
  *   affinity   LRU hash        affinity_key -> affinity     selection              selection
  *   counters   per-CPU array   enum counter -> u64          programs               agent
@@ -16,7 +16,7 @@
  *   sources    LPM trie        source_key -> u32 (unused)   agent                  packet path
  *   clients    hash            address -> netns cookie      from_pod               agent (to show them)
  *   work       per-CPU array   0 -> struct work             packet path            the same run of a program
- *   connected  socket storage  socket -> connected          connect (UDP)          agent (by the iterator)
+ *   stranded   hash            flow_key -> endpoint         packet path            agent
  *
  * A region of `backends` never changes while a frontend points at it: the agent writes a new region, then the
  * frontend in one update, and uses the old region again only after a grace period.
@@ -40,7 +40,7 @@
 #define FRAGMENTS MAP(MAP_FRAGMENTS)
 #define SOURCES   MAP(MAP_SOURCES)
 #define CLIENTS   MAP(MAP_CLIENTS)
-#define CONNECTED MAP(MAP_CONNECTED)
+#define STRANDED  MAP(MAP_STRANDED)
 #define WORK      MAP(MAP_WORK)
 
 static __always_inline void count(enum counter which)

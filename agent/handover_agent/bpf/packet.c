@@ -22,6 +22,7 @@
 #include "maps.h"
 #include "itself.h"
 #include "opening.h"
+#include "stranded.h"
 #include "translate.h"
 
 /* A packet that goes to a frontend, or to anywhere. */
@@ -90,6 +91,8 @@ static __always_inline int inward(struct __sk_buff *skb, enum origin origin)
 	default:
 		return GO_ON;
 	}
+	if (origin == FROM_POD)
+		note_stranded(skb, work);
 	forget_fragment(&work->packet, HOOK_INWARD);
 	forget_fragment(&work->packet, HOOK_TO_NODE);
 	known = find_flow(&work->packet.key, TO_BACKEND);
@@ -135,6 +138,7 @@ static __always_inline int leaving(struct __sk_buff *skb, int node, enum hook ba
 	default:
 		return GO_ON;
 	}
+	note_stranded(skb, work);
 	forget_fragment(&work->packet, back);
 	flow = find_flow(&work->packet.key, TO_CLIENT);
 	if (flow)

@@ -18,7 +18,6 @@
 #include "address.h"
 #include "select.h"
 #include "entries.h"
-#include "connected.h"
 
 /* What a cgroup program returns: to go on with the call, or to fail it (EPERM, unless another error was set). */
 #define PROCEED 1
@@ -141,11 +140,6 @@ static __always_inline enum verdict outgoing(
 		return LEAVE;
 	if (protocol == PROTOCOL_UDP)
 		remember_forward(cookie, destination, &choice.backend, choice.index);
-
-#ifdef HAVE_SOCKET_STORAGE
-	if (protocol == PROTOCOL_UDP && call == CONNECT)
-		remember_connected(ctx, cookie, destination, &choice.backend);
-#endif
 
 	if (call == CONNECT)
 		count(COUNT_connect_translated);
@@ -287,21 +281,3 @@ int sock_release(struct bpf_sock *sk)
 	forget_socket(socket_cookie(sk));
 	return PROCEED;
 }
-
-#ifdef HAVE_SOCKET_STORAGE
-/* Not a hook: the agent reads from it (BPF_ITER_CREATE) and gets a struct connected_socket for each that there is. */
-int connected_sockets(struct storage_iteration *ctx)
-{
-	const struct connected *carried = ctx->carried;
-	void *socket = ctx->socket;
-	struct connected_socket shown;
-
-	if (!socket || !carried)
-		return 0;
-	shown.connected = *carried;
-	if (read_kernel(shown.common, sizeof(shown.common), socket))
-		return 0;
-	show(ctx->meta->file, &shown, sizeof(shown));
-	return 0;
-}
-#endif

@@ -21,7 +21,8 @@ struct endpoint {
 };
 
 struct settings {
-	__u32 accepting; /* 0: new connections are left alone, what is translated goes on */
+	__u16 accepting; /* 0: new connections are left alone, what is translated goes on */
+	__u16 noting;    /* 1: datagrams of stranded sockets are noted (stranded.h) */
 	__be32 own_ipv4; /* an address of the node's, for what it sends from 127.0.0.1; 0: none is known */
 };
 
@@ -128,18 +129,6 @@ struct source_key {
 	struct address source;
 };
 
-/* What a connected UDP socket carries, and what the iterator shows of it. */
-struct connected {
-	__u64 cookie;
-	struct endpoint frontend;
-	struct endpoint backend;
-};
-
-struct connected_socket {
-	struct connected connected;
-	__u8 common[SOCK_COMMON_BYTES];
-};
-
 _Static_assert(sizeof(struct endpoint) == 20, "endpoint");
 _Static_assert(sizeof(struct settings) == 8, "settings");
 _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
@@ -155,7 +144,5 @@ _Static_assert(sizeof(struct flow) == 48, "flow");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
 _Static_assert(sizeof(struct fragment) == 32, "fragment");
 _Static_assert(sizeof(struct source_key) == 24, "source_key");
-_Static_assert(sizeof(struct connected) == 48, "connected");
-_Static_assert(sizeof(struct connected_socket) == 136, "connected_socket");
 
 #endif

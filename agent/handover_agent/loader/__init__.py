@@ -27,7 +27,7 @@ def version() -> str:
     return digest.hexdigest()[:16]
 
 
-def load_programs(maps: Path, programs: Path, set_retval: bool, socket_storage: bool) -> None:
+def load_programs(maps: Path, programs: Path, set_retval: bool) -> None:
     """Compile, load, and pin every program in the directory `programs`, using the maps pinned in `maps`."""
     command = [
         sys.executable,
@@ -41,8 +41,6 @@ def load_programs(maps: Path, programs: Path, set_retval: bool, socket_storage: 
     ]
     if set_retval:
         command.append("--set-retval")
-    if socket_storage:
-        command.append("--socket-storage")
     try:
         status, said = child.run(command)
     except child.GivenUp as error:

@@ -7,20 +7,19 @@ from pathlib import Path
 
 from handover_agent import features
 from handover_agent.bpfsys import BpfError
-from handover_agent.hooks import ITERATOR, NODE_PROGRAMS, PACKET_PROGRAMS, Hook
+from handover_agent.hooks import NODE_PROGRAMS, PACKET_PROGRAMS, Hook
 from handover_agent.loader.btf import Btf, BtfError
-from handover_agent.loader.compiler import SOCKET_PROGRAMS, CompileError, compile_programs
+from handover_agent.loader.compiler import CompileError, compile_programs
 from handover_agent.loader.headers import NoHeaders, find_headers
 from handover_agent.loader.programs import pin_programs
 
 
-def compiled(set_retval: bool, socket_storage: bool) -> dict[str, bytes]:
+def compiled(set_retval: bool) -> dict[str, bytes]:
     """The programs for a kernel that has these features. Raises CompileError, NoHeaders."""
-    defines = ["HAVE_SET_RETVAL"] * set_retval + ["HAVE_SOCKET_STORAGE"] * socket_storage
-    names = SOCKET_PROGRAMS + (ITERATOR,) * socket_storage
+    defines = ["HAVE_SET_RETVAL"] * set_retval
     headers = find_headers()
     return {
-        **compile_programs(headers, defines, programs=names),
+        **compile_programs(headers, defines),
         **compiled_for_packets([*defines, *sender_defines()]),
     }
 
@@ -63,11 +62,10 @@ def main(arguments: list[str]) -> int:
         "--programs", type=Path, required=True, help="directory for the programs; it exists, and is empty"
     )
     parser.add_argument("--set-retval", action="store_true", help="the kernel has bpf_set_retval (5.18)")
-    parser.add_argument("--socket-storage", action="store_true", help="the map of connected sockets is there")
     given = parser.parse_args(arguments)
     try:
-        pin_programs(compiled(given.set_retval, given.socket_storage), given.maps, given.programs)
-    except (BtfError, CompileError, NoHeaders, BpfError, FileNotFoundError) as error:
+        pin_programs(compiled(given.set_retval), given.maps, given.programs)
+    except (CompileError, NoHeaders, BpfError, FileNotFoundError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1
     return 0

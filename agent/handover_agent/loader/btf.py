@@ -1,4 +1,4 @@
-"""What the kernel says of its own types (BTF): which number a function has, and where a structure's members are.
+"""What the kernel says of its own types (BTF): where a structure's members are.
 
 The table is megabytes long: `Btf` is for the loader's child, which needs several things of it and ends then.
 Format: Documentation/bpf/btf.rst.
@@ -16,7 +16,7 @@ _HEADER = struct.Struct(
 _TYPE = struct.Struct("=III")  # name, info, size or type
 _MEMBER = struct.Struct("=III")  # name, type, offset in bits
 _MAGIC = 0xEB9F
-_STRUCT, _UNION, _FUNCTION = 4, 5, 12
+_STRUCT, _UNION = 4, 5
 # What follows a type's own twelve bytes, by its kind: so many bytes, or so many for each of its elements.
 _FOLLOWING = {1: 4, 3: 12, 14: 4, 17: 4}
 _EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
@@ -35,7 +35,7 @@ class Btf:
         self._named: dict[tuple[int, int], int] = {}  # kind and name → its number
         for number, (position, kind, name) in enumerate(_walk(self._types), start=1):
             self._at.append(position)
-            if name and kind in (_STRUCT, _FUNCTION):
+            if name and kind == _STRUCT:
                 self._named[kind, name] = number
 
     @classmethod
@@ -45,10 +45,6 @@ class Btf:
             return cls(path.read_bytes())
         except OSError as error:
             raise BtfError(f"the kernel's type information cannot be read: {error}") from error
-
-    def function(self, name: str) -> int:
-        """The number of a function."""
-        return self._find(_FUNCTION, name)
 
     def offset(self, structure: str, member: str) -> int:
         """Where a member is in a structure, in bytes; also one of an unnamed structure or union in it."""
@@ -84,19 +80,6 @@ class Btf:
 
     def _kind(self, number: int) -> int:
         return int(_TYPE.unpack_from(self._types, self._at[number])[1]) >> 24 & 0x1F
-
-
-def function_number(name: str, path: Path = VMLINUX) -> int:
-    """The number of one function of the running kernel's, without keeping anything else. Raises BtfError."""
-    try:
-        types, strings = _sections(path.read_bytes())
-    except OSError as error:
-        raise BtfError(f"the kernel's type information cannot be read: {error}") from error
-    wanted = _string(strings, name)
-    for number, (_, kind, at) in enumerate(_walk(types), start=1):
-        if kind == _FUNCTION and at == wanted:
-            return number
-    raise BtfError(f"this kernel has no function {name}")
 
 
 def _sections(raw: bytes) -> tuple[bytes, bytes]:

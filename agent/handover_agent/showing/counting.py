@@ -62,9 +62,13 @@ MEANINGS: dict[str, Meaning] = {
         "nothing while kube-proxy's conntrack entries live; a process that hangs later has to connect anew",
     ),
     "backend_gone": Meaning(Kind.MISSED, "nothing: another backend was chosen, as endpoints come and go"),
-    "connected_not_written": Meaning(
+    "connected_not_written": Meaning(Kind.MISSED, "nothing: older programs counted it"),
+    "stranded_noted": Meaning(
         Kind.MISSED,
-        "nothing as long as it is small: such a socket finds out by itself, when its answers stay away",
+        "nothing: their program gets an error and connects anew; what goes on sending to its old endpoint ignores errors",
+    ),
+    "stranded_not_noted": Meaning(
+        Kind.MISSED, "nothing unless it grows for long: then the agent does not run"
     ),
     "release_truncated": Meaning(
         Kind.MISSED,
@@ -107,6 +111,10 @@ MEANINGS: dict[str, Meaning] = {
     ),
     "node_not_refused": Meaning(
         Kind.DROPPED, "nothing: it was counted by an earlier version, what the node asks for is refused now"
+    ),
+    "node_loopback_left": Meaning(
+        Kind.MISSED,
+        "nothing, unless a process is bound to a loopback address and asks a Service in vain: let it not bind",
     ),
     "error_flow_not_written": Meaning(Kind.ERROR, _MAP_FULL),
     "error_fragment_not_written": Meaning(Kind.ERROR, _MAP_FULL),

@@ -51,6 +51,10 @@ ABOUT: dict[str, About] = {
         "the backend that a UDP socket uses for a frontend",
         _LRU.format(what="long idle UDP sockets choose a backend anew"),
     ),
+    "stranded": About(
+        "connected UDP sockets that are about to be told that their backend serves no more",
+        "the others are told later, when they send again",
+    ),
     "sockets": About(
         "where a socket's translated destinations begin",
         _LRU.format(what="what is left of a closed socket stays until its own map needs the room"),
@@ -142,8 +146,8 @@ def memory_bytes(fdinfo: str) -> int | None:
 
 
 def measure(node: Node) -> list[Fill]:
-    """Look at every map that can become full (what sockets carry themselves cannot). Raises CannotShow."""
-    return [_measure(node, spec) for spec in layout.map_specs(Sizes()) if not spec.optional]
+    """Look at every map. Raises CannotShow."""
+    return [_measure(node, spec) for spec in layout.map_specs(Sizes())]
 
 
 def _measure(node: Node, spec: MapSpec) -> Fill:

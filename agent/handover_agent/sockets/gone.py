@@ -1,20 +1,40 @@
-"""Which connected UDP sockets have to be told: those whose backend serves no more while another one does. Pure.
+"""Which connected UDP sockets are stranded: those whose backend serves no more while another one does. Pure.
 
 As with conntrack's entries, whether a backend serves is all that counts: policies, hints and readiness decide about new
 connections only, and a Service without any endpoint has nowhere better to send its clients.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from handover_agent.sockets.carried import Carried
-from handover_agent.table import Backend, FrontendKey
+from handover_agent.conntrack import Serving
+from handover_agent.entries import Note, Reverse
+from handover_agent.table import Backend, FrontendKey, Protocol
 
 
-def stranded(sockets: Iterable[Carried], serving: Mapping[FrontendKey, Collection[Backend]]) -> list[Carried]:
-    """The sockets that lead to a backend which is not one of its frontend's any more."""
-    found = []
-    for socket in sockets:
-        backends = serving.get(socket.frontend)
-        if backends and socket.backend not in backends:
-            found.append(socket)
-    return found
+def stranded(notes: Iterable[Note], serving: Serving) -> list[Note]:
+    """Those of the notes whose backend is not one of its frontend's any more.
+
+    The packet path knows new connections' backends only, so that it notes more.
+    """
+    return [note for note in notes if _is_gone(note.frontend, note.destination, serving)]
+
+
+def may_be_stranded(
+    entries: Iterable[Reverse], serving: Serving, used_now: Callable[[int, Backend], Backend | None]
+) -> bool:
+    """Whether one of these translated destinations may be that of a stranded socket.
+
+    `used_now` tells by a socket's cookie and a frontend which backend its next datagram goes to, if that is known: a
+    socket that names its destination each time has another one by then, and its earlier ones mean nothing.
+    """
+    return any(
+        entry.protocol == Protocol.UDP
+        and _is_gone(entry.frontend, entry.backend, serving)
+        and used_now(entry.cookie, entry.frontend) in (None, entry.backend)
+        for entry in entries
+    )
+
+
+def _is_gone(frontend: Backend, backend: Backend, serving: Serving) -> bool:
+    backends = serving.get(FrontendKey(frontend.address, frontend.port, Protocol.UDP))
+    return bool(backends) and backend not in (backends or ())

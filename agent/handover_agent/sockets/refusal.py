@@ -3,7 +3,7 @@
 It is what the backend's own kernel says when a process ends: the socket's next call, or the one that waits, returns
 ECONNREFUSED, and the application connects anew, to another backend. The kernel looks for the socket by the datagram
 that the error quotes, so that exactly this one is told, in whatever network namespace it is. Why not otherwise:
-docs/adr/0012.
+docs/adr/0020.
 """
 
 import logging
@@ -11,8 +11,9 @@ import socket
 import struct
 from collections.abc import Iterable
 
+from handover_agent.entries import Note
 from handover_agent.objects import V4_PREFIX, is_ipv4
-from handover_agent.sockets.carried import Carried
+from handover_agent.table import ip_text
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +22,9 @@ _UDP, _HOPS = 17, 64
 _UDP_HEADER = struct.Struct(">HHHH")
 
 
-def refusal(carried: Carried) -> bytes:
+def refusal(note: Note) -> bytes:
     """The ICMP or ICMPv6 message for a socket. The kernel adds ICMPv6's checksum."""
-    client, backend = carried.client, carried.backend
+    client, backend = note.source, note.destination
     udp = _UDP_HEADER.pack(client.port, backend.port, _UDP_HEADER.size, 0)
     if not is_ipv4(client.address):
         kind, code = _PORT_UNREACHABLE[6]
@@ -36,19 +37,16 @@ def refusal(carried: Carried) -> bytes:
     return _summed(struct.pack(">BBHI", kind, code, 0, 0) + quoted, 2)
 
 
-def refuse(sockets: Iterable[Carried]) -> int:
+def refuse(notes: Iterable[Note]) -> int:
     """Tell these; how many were told. Raises OSError when the agent may not send at all."""
     told = 0
     with (
         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as v4,
         socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as v6,
     ):
-        for each in sockets:
-            ipv4 = is_ipv4(each.client.address)
-            family = socket.AF_INET if ipv4 else socket.AF_INET6
-            to = socket.inet_ntop(
-                family, each.client.address.removeprefix(V4_PREFIX) if ipv4 else each.client.address
-            )
+        for each in notes:
+            ipv4 = is_ipv4(each.source.address)
+            to = ip_text(each.source.address)
             try:
                 (v4 if ipv4 else v6).sendto(refusal(each), (to, 0))
                 told += 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handover_agent import bpfmap, devices, features, loader
+from handover_agent import bpfmap, devices, loader
 from handover_agent.bpffs import Pins
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.datapath import Datapath
@@ -59,15 +59,14 @@ def compiled(pytestconfig: pytest.Config) -> dict[str, bytes]:
 
     Kept for the next run of tests, as long as sources, compiler and headers are the same.
     """
-    carrying = "socket_storage" in features.probe().found
-    with_what = inspect.getsource(compiler) + str(find_headers()) + str(carrying)
+    with_what = inspect.getsource(compiler) + str(find_headers())
     digest = hashlib.sha256(with_what.encode()).hexdigest()[:16]
     kept = pytestconfig.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
     if kept.exists():
         return dict(pickle.loads(kept.read_bytes()))
     script = (
         "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
-        f"sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True, socket_storage={carrying})))"
+        "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True)))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
     made = dict(pickle.loads(done.stdout))
@@ -81,13 +80,6 @@ def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         loader, "load_programs", lambda maps, programs, **_: pin_programs(compiled, maps, programs)
     )
-
-
-@pytest.fixture
-def socket_storage() -> None:
-    """For tests of what only kernels have that let sockets be read."""
-    if "socket_storage" not in features.probe().found:
-        pytest.skip("this kernel does not let anybody iterate over sockets' storage")
 
 
 @pytest.fixture
@@ -170,14 +162,13 @@ def pin_packet_programs(compiled: dict[str, bytes], pins: Path, programs: Path) 
     """Load them with the maps of a datapath, and pin them."""
     programs.mkdir()
     maps = pins / f"maps-{LAYOUT}"
-    opened = [None if spec.optional else obj_get(maps / spec.name) for spec in map_specs(Sizes())]
-    fds = [-1 if descriptor is None else descriptor.fd for descriptor in opened]
+    opened = [obj_get(maps / spec.name) for spec in map_specs(Sizes())]
+    fds = [descriptor.fd for descriptor in opened]
     for name, code in compiled.items():
         with program_load(ProgramType.SCHED_CLS, 0, with_maps(code, fds), name) as program:
             pin(program.fd, programs / name)
     for descriptor in opened:
-        if descriptor:
-            descriptor.close()
+        descriptor.close()
 
 
 @pytest.fixture(scope="session")
@@ -215,7 +206,7 @@ def trial_datapath(bpffs: Path, packet_compiled: dict[str, bytes]) -> Iterator[D
     """Maps and packet path programs that no device knows, so that nothing but trials is counted."""
     pins = Pins(bpffs / "trial")
     with pins.locked():
-        pins.ensure_maps([spec for spec in map_specs(SMALL) if not spec.optional])
+        pins.ensure_maps(map_specs(SMALL))
         with obj_get(pins.maps / "settings") as settings:
             bpfmap.update(settings.fd, pack_index(0), pack_settings(accepting=True))
         pin_packet_programs(packet_compiled, pins.root, pins.root / "packets")

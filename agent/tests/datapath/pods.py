@@ -138,6 +138,10 @@ class RemoteSocket:
         self.sendto(address, port)
         return self.answer()
 
+    def option(self, level: int, name: int, value: int) -> None:
+        """setsockopt(2)."""
+        self._call("setsockopt", level, name, value)
+
     def settimeout(self, seconds: float) -> None:
         self._call("settimeout", seconds)
 

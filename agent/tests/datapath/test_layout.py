@@ -95,7 +95,7 @@ def test_maps_have_the_numbers_and_sizes_that_c_gives_them() -> None:
         "sources": ("struct source_key", "__u32"),
         "clients": ("struct address", "__u64"),
         "work": ("__u32", "char[WORK_BYTES]"),
-        "connected": ("__u32", "struct connected"),
+        "stranded": ("struct flow_key", "struct endpoint"),
     }
     sizes = constants([f"sizeof({name})" for spec in specs for name in types[spec.name]])
     assert sizes == [size for spec in specs for size in (spec.key_bytes, spec.value_bytes)]

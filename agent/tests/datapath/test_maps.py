@@ -66,7 +66,7 @@ def maps(own: Datapath, bpffs: Path) -> Iterator[PinnedMaps]:
     """Maps without programs."""
     directory = bpffs / f"maps{os.getpid()}"
     directory.mkdir()
-    for spec in (spec for spec in map_specs(CAPACITY) if not spec.optional):
+    for spec in map_specs(CAPACITY):
         with bpfmap.map_create(
             spec.type, spec.key_bytes, spec.value_bytes, spec.max_entries, spec.name, flags=spec.flags
         ) as made:

@@ -1,211 +1,328 @@
-"""Connected UDP sockets whose backend goes away are found in whatever namespace they are, and told."""
+"""Connected UDP sockets whose backend goes away are found where they send, in whatever namespace they are, and told."""
 
-import ctypes
 import errno
-import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from handover_agent import bpfmap, bpfsys, layout
+from handover_agent.conntrack import Serving
 from handover_agent.datapath import Datapath
-from handover_agent.entries import Direction
-from handover_agent.sockets.carried import Carried
+from handover_agent.entries import Direction, Note
 from handover_agent.sockets.gone import stranded
 from handover_agent.sockets.refusal import refuse
-from handover_agent.table import Backend, ip_text
+from handover_agent.table import Backend, Protocol, ip_bytes, ip_text
 from tests.conntrack.test_own_flows import CLIENT, DNS, FRONTEND, GONE, THERE, entry
-from tests.datapath import pods
+from tests.datapath import node, pods
 from tests.datapath.rig import Rig
 
 pytestmark = pytest.mark.datapath
 
 both_families = pytest.mark.parametrize("family", [4, 6])
 
-
-@contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """This thread is in a namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-    try:
-        assert libc.setns(there, 0) == 0
-        yield
-    finally:
-        assert libc.setns(home, 0) == 0
-        os.close(there)
-        os.close(home)
+_UDP_SEGMENT = 103
+Start = Callable[[str], pods.Pod]
 
 
-def router(pods_network: tuple[str, str]) -> str:
-    """Where packets between the pods pass, as on the agent's node."""
-    return f"{pods_network[0].removesuffix('-a')}-server"
+def backend(pod: str, family: int) -> Backend:
+    return Backend(ip_bytes(node.PODS[pod][family]), node.PORT)
 
 
-def by_client(datapath: Datapath) -> dict[str, Carried]:
-    return {ip_text(each.client.address): each for each in datapath.connected()}
+@pytest.fixture
+def start(net: node.Namespaces, shared_cgroup: Path, datapath: Datapath) -> Iterator[Start]:
+    """Starts processes on the machines, whose sockets the datapath sees; nothing is noted before a test asks for it."""
+    datapath.watch_stranded({})
+    datapath.noted_stranded()
+    with ExitStack() as stack:
+        yield lambda machine: stack.enter_context(pods.Pod(net.name(machine), shared_cgroup))
 
 
-def connected(rig: Rig, pod: pods.Pod, family: int, backend: int = 0) -> pods.RemoteSocket:
-    """A socket that is connected to a backend through a Service."""
-    rig.serve(pods.VIPS[family][0], pods.backends(family, (backend,)))
-    made = pod.udp(family)
-    made.connect(pods.VIPS[family][0])
+class Service:
+    """A Service of one backend after the other."""
+
+    def __init__(self, rig: Rig, address: str) -> None:
+        self._rig, self._address = rig, address
+        self.number = 0
+
+    def has(self, *backends: Backend) -> None:
+        self.number = self._rig.expose(
+            self._address, pods.SERVICE_PORT, backends, protocols=(Protocol.UDP,), service_id=self.number
+        )
+
+    def serving(self, *backends: Backend) -> Serving:
+        return {pods.frontend(self._address, pods.UDP): set(backends)}
+
+
+def connected(process: pods.Pod, vip: str) -> pods.RemoteSocket:
+    """A socket that is connected to the Service, and was answered."""
+    made = process.udp(6 if ":" in vip else 4)
+    made.connect(vip)
+    made.send()
+    made.answer()
     return made
 
 
-@both_families
-@pytest.mark.usefixtures("socket_storage")
-def test_a_connected_socket_is_seen_with_its_own_address_from_another_namespace(
-    datapath: Datapath, rig: Rig, pod: pods.Pod, other_pod: pods.Pod, family: int
-) -> None:
-    for each in (pod, other_pod):
-        connected(rig, each, family, 1)
-    found = by_client(datapath)
-    clients = {4: {"198.18.1.2", "198.18.2.2"}, 6: {"2001:db8:1::2", "2001:db8:2::2"}}
-    assert found.keys() == clients[family]
-    for socket in found.values():
-        assert socket.frontend == pods.frontend(pods.VIPS[family][0], pods.UDP)
-        assert [socket.backend] == pods.backends(family, (1,))
+def sends(datapath: Datapath, socket: pods.RemoteSocket) -> list[Note]:
+    """What is noted when the socket sends; the backend that serves no more is still there, and answers."""
+    socket.send()
+    socket.answer()
+    return datapath.noted_stranded()
 
 
-@pytest.mark.usefixtures("socket_storage")
-def test_only_sockets_that_are_connected_through_a_service_now_are_seen(
-    datapath: Datapath, rig: Rig, pod: pods.Pod
-) -> None:
-    rig.serve(pods.VIPS[4][0], pods.backends(4, (0,)))
-    rig.serve(pods.VIPS[4][1], pods.backends(4, (2,)))
-    pod.udp().connect(pods.BACKENDS[4][0], pods.BACKEND_PORT)
-    pod.udp().ask(pods.VIPS[4][0])
-    pod.tcp(pods.VIPS[4][0])
-    elsewhere, closed, disconnected, moved = (connected(rig, pod, 4) for _ in range(4))
-    elsewhere.connect(pods.BACKENDS[4][1], pods.BACKEND_PORT)
-    closed.close()
-    disconnected.disconnect()
-    moved.connect(pods.VIPS[4][1])
-    found = datapath.connected()
-    assert [(s.frontend, s.backend) for s in found] == [
-        (pods.frontend(pods.VIPS[4][1], pods.UDP), pods.backends(4, (2,))[0])
-    ]
+def tell(net: node.Namespaces, notes: list[Note]) -> int:
+    """As the node's agent does."""
+    with net.inside("node"):
+        return refuse(notes)
 
 
+@pytest.mark.parametrize(
+    ("machine", "to"),
+    [("a", "b"), ("a", "c"), ("node", "a"), ("node", "c"), ("node", "itself")],
+    ids=["pod-bridged", "pod-routed", "node-to-its-pod", "node-to-elsewhere", "node-to-itself"],
+)
 @pytest.mark.parametrize("vip", [pods.VIPS[4][0], pods.VIPS[6][0], f"::ffff:{pods.VIPS[4][0]}"])
-@pytest.mark.usefixtures("socket_storage")
 def test_a_socket_whose_backend_serves_no_more_is_told_and_finds_another_one(
-    datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], vip: str
+    datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start, machine: str, to: str, vip: str
 ) -> None:
-    family = 4 if "." in vip else 6
     plain = vip.removeprefix("::ffff:")
-    socket = pod.udp(6 if ":" in vip else 4)
-    rig.serve(plain, pods.backends(family, (0,)))
-    socket.connect(vip)
-    rig.serve(plain, pods.backends(family, (1,)))
-    serving = {pods.frontend(plain, pods.UDP): set(pods.backends(family, (1,)))}
-    (lost,) = stranded(datapath.connected(), serving)
-    with inside(router(pods_network)):
-        assert refuse([lost]) == 1
+    family = 6 if ":" in plain else 4
+    service = Service(rig, plain)
+    gone, there = backend(to if to != "itself" else "a", family), backend("c" if to == "b" else "b", family)
+    if to == "itself":
+        gone = Backend(ip_bytes(node.INSIDE[family]), node.PORT)
+        server = net.serve("node", pods.UDP, node.INSIDE[family], node.PORT)
+    service.has(gone)
+    socket = connected(start(machine), vip)
+    service.has(there)
+    assert datapath.watch_stranded(service.serving(there))
+    (note,) = sends(datapath, socket)
+    assert (note.destination, note.frontend) == (gone, Backend(ip_bytes(plain), pods.SERVICE_PORT))
+    assert tell(net, stranded([note], service.serving(there))) == 1
     with pytest.raises(pods.Refused) as caught:
         socket.answer()
     assert caught.value.errno == errno.ECONNREFUSED
+    if to == "itself":
+        net.stop(server)
     socket.connect(vip)
     socket.send()
-    assert pods.BACKENDS[family][1] in socket.answer()
-    assert stranded(datapath.connected(), serving) == []
+    assert ip_text(there.address) in socket.answer()
+    assert datapath.noted_stranded() == []
+    assert not datapath.watch_stranded(service.serving(there))
 
 
 @both_families
-@pytest.mark.usefixtures("socket_storage")
 def test_no_other_socket_is_told_anything(
-    datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], family: int
+    datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start, family: int
 ) -> None:
-    lost = connected(rig, pod, family, 0)
-    kept = connected(rig, pod, family, 1)
-    direct = pod.udp(family)
-    direct.connect(pods.BACKENDS[family][0], pods.BACKEND_PORT)
-    serving = {pods.frontend(pods.VIPS[family][0], pods.UDP): set(pods.backends(family, (1, 2)))}
-    with inside(router(pods_network)):
-        assert refuse(stranded(datapath.connected(), serving)) == 1
-    with pytest.raises(pods.Refused):
-        lost.send()
-    for socket, backend in ((kept, 1), (direct, 0)):
+    vip, (gone, there) = pods.VIPS[family][0], (backend("b", family), backend("c", family))
+    service, process = Service(rig, vip), start("a")
+    service.has(gone)
+    lost, unconnected = connected(process, vip), process.udp(family)
+    unconnected.ask(vip)
+    service.has(there)
+    kept = connected(process, vip)
+    direct = process.udp(family)
+    direct.connect(ip_text(gone.address), gone.port)
+    assert datapath.watch_stranded(service.serving(there))
+    for socket, its in ((kept, there), (direct, gone)):
         socket.send()
-        assert pods.BACKENDS[family][backend] in socket.answer()
+        assert ip_text(its.address) in socket.answer()
+    assert ip_text(there.address) in unconnected.ask(vip)
+    assert ip_text(gone.address) in unconnected.ask(ip_text(gone.address), gone.port)
+    assert datapath.noted_stranded() == []
+    assert tell(net, sends(datapath, lost)) == 1
+    with pytest.raises(pods.Refused):
+        lost.answer()
+    for socket in (kept, direct):
+        socket.send()
+        socket.answer()
+    assert rig.counted()["stranded_noted"] == 1
 
 
 @both_families
-@pytest.mark.usefixtures("socket_storage")
-def test_a_socket_of_the_agents_own_namespace_is_told_too(
-    datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], family: int
+def test_it_is_told_again_as_long_as_it_stays(
+    datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start, family: int
 ) -> None:
-    lost = connected(rig, pod, family)
-    with inside(pods_network[0]):
-        assert refuse(datapath.connected()) == 1
-    with pytest.raises(pods.Refused) as caught:
-        lost.answer()
-    assert caught.value.errno == errno.ECONNREFUSED
+    vip, (gone, there) = pods.VIPS[family][0], (backend("b", family), backend("c", family))
+    service = Service(rig, vip)
+    service.has(gone)
+    socket = connected(start("a"), vip)
+    service.has(there)
+    for _ in range(3):
+        assert datapath.watch_stranded(service.serving(there))
+        for _ in range(3):
+            socket.send()
+            socket.answer()
+        assert tell(net, datapath.noted_stranded()) == 1, "once, however much it sends"
+        with pytest.raises(pods.Refused):
+            socket.answer()
+    socket.close()
+    assert not datapath.watch_stranded(service.serving(there))
 
 
-@pytest.mark.usefixtures("socket_storage")
-def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
-    datapath: Datapath, rig: Rig, pod: pods.Pod
+def test_nothing_is_looked_at_while_nobody_can_be_stranded(
+    datapath: Datapath, rig: Rig, start: Start
 ) -> None:
-    connected(rig, pod, 4)
-    frontend = pods.frontend(pods.VIPS[4][0], pods.UDP)
-    assert stranded(datapath.connected(), {}) == []
-    assert stranded(datapath.connected(), {frontend: set()}) == []
-    assert len(stranded(datapath.connected(), {frontend: set(pods.backends(4, (1,)))})) == 1
+    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
+    service = Service(rig, vip)
+    service.has(gone)
+    socket = connected(start("a"), vip)
+    assert not datapath.watch_stranded(service.serving(gone))
+    service.has(there)
+    assert sends(datapath, socket) == []
+    assert datapath.watch_stranded(service.serving(there))
+    assert len(sends(datapath, socket)) == 1
+    socket.disconnect()
+    socket.ask(vip)
+    assert not datapath.watch_stranded(service.serving(there)), "its next datagram goes elsewhere"
 
 
-@pytest.mark.usefixtures("socket_storage")
-def test_many_sockets_are_all_seen(datapath: Datapath, rig: Rig, pod: pods.Pod) -> None:
-    for _ in range(300):
-        connected(rig, pod, 4)
-    assert len({each.client.port for each in datapath.connected()}) == 300
-
-
-@pytest.mark.usefixtures("socket_storage")
-def test_a_socket_that_can_carry_nothing_is_translated_all_the_same(
-    datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str]
+def test_what_was_noted_some_other_time_is_nobodys_any_more(
+    datapath: Datapath, rig: Rig, start: Start
 ) -> None:
-    """Storage is charged to the socket's option memory."""
-    limit = ["ip", "netns", "exec", pods_network[0], "sysctl", "-q"]
-    before = subprocess.run(
-        [*limit, "-n", "net.core.optmem_max"], capture_output=True, text=True, check=False
-    )
-    if before.returncode:
-        pytest.skip("this kernel has one limit for all network namespaces")
-    pods.run(*limit, "-w", "net.core.optmem_max=1")
-    try:
-        socket = connected(rig, pod, 4)
-    finally:
-        pods.run(*limit, "-w", f"net.core.optmem_max={before.stdout.strip()}")
-    assert rig.counted()["connected_not_written"] == 1
+    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
+    service = Service(rig, vip)
+    service.has(gone)
+    socket = connected(start("a"), vip)
+    service.has(there)
+    datapath.watch_stranded(service.serving(there))
     socket.send()
-    assert pods.BACKENDS[4][0] in socket.answer()
-    assert datapath.connected() == []
+    socket.answer()
+    assert not datapath.watch_stranded({})
+    assert datapath.watch_stranded(service.serving(there))
+    assert datapath.noted_stranded() == []
 
 
-@pytest.mark.usefixtures("socket_storage")
-def test_telling_needs_no_more_than_raw_sockets(
-    datapath: Datapath, rig: Rig, pod: pods.Pod, pods_network: tuple[str, str], tmp_path: Path
+def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
+    datapath: Datapath, rig: Rig, start: Start
 ) -> None:
-    lost = connected(rig, pod, 4)
-    (found,) = datapath.connected()
-    (tmp_path / "lost").write_bytes(pickle.dumps(found))
+    process = start("a")
+    gone, there = backend("b", 4), backend("c", 4)
+    service, other = (Service(rig, vip) for vip in pods.VIPS[4])
+    for each in (service, other):
+        each.has(gone)
+    socket, lost = (connected(process, vip) for vip in pods.VIPS[4])
+    other.has(there)
+    none = service.serving()
+    assert not datapath.watch_stranded({})
+    assert not datapath.watch_stranded(none)
+    assert datapath.watch_stranded({**none, **other.serving(there)})
+    rig.expose(pods.VIPS[4][0], pods.SERVICE_PORT, [], protocols=(Protocol.UDP,))
+    assert sends(datapath, socket) == []
+    rig.withdraw(pods.VIPS[4][0], pods.SERVICE_PORT)
+    assert sends(datapath, socket) == []
+    assert len(sends(datapath, lost)) == 1
+
+
+def test_a_backend_that_only_gets_no_new_connections_keeps_its_sockets(
+    datapath: Datapath, rig: Rig, start: Start
+) -> None:
+    """It is terminating, or policies and hints have new connections go elsewhere."""
+    old, there = backend("b", 4), backend("c", 4)
+    service, other = (Service(rig, vip) for vip in pods.VIPS[4])
+    process = start("a")
+    for each in (service, other):
+        each.has(old)
+    socket, _ = (connected(process, vip) for vip in pods.VIPS[4])
+    for each in (service, other):
+        each.has(there)
+    serving = service.serving(old, there)
+    assert not datapath.watch_stranded(serving)
+    assert datapath.watch_stranded({**serving, **other.serving(there)})
+    assert stranded(sends(datapath, socket), serving) == []
+
+
+def test_many_sockets_are_all_told(datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start) -> None:
+    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
+    service, process = Service(rig, vip), start("a")
+    service.has(gone)
+    sockets = [connected(process, vip) for _ in range(300)]
+    service.has(there)
+    assert datapath.watch_stranded(service.serving(there))
+    for socket in sockets:
+        socket.send()
+        socket.answer()
+    assert tell(net, datapath.noted_stranded()) == 300
+    for socket in sockets:
+        with pytest.raises(pods.Refused):
+            socket.answer()
+
+
+@pytest.mark.parametrize("segment", [0, 1000], ids=["in-pieces", "in-segments"])
+@both_families
+def test_large_datagrams_are_noticed_too(
+    datapath: Datapath, rig: Rig, start: Start, family: int, segment: int
+) -> None:
+    vip, (gone, there) = pods.VIPS[family][0], (backend("b", family), backend("c", family))
+    service = Service(rig, vip)
+    service.has(gone)
+    socket = connected(start("a"), vip)
+    if segment:
+        socket.option(Protocol.UDP, _UDP_SEGMENT, segment)
+    service.has(there)
+    assert datapath.watch_stranded(service.serving(there))
+    socket.send("?" * 4000)
+    (note,) = datapath.noted_stranded()
+    assert note.destination == gone
+
+
+def test_one_that_was_not_noted_for_want_of_room_is_noted_when_it_sends_again(
+    datapath: Datapath, rig: Rig, start: Start, bpffs: Path
+) -> None:
+    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
+    service = Service(rig, vip)
+    service.has(gone)
+    socket = connected(start("a"), vip)
+    service.has(there)
+    assert datapath.watch_stranded(service.serving(there))
+    with bpfsys.obj_get(bpffs / "shared" / f"maps-{layout.LAYOUT}" / "stranded") as notes:
+        for number in range(layout.STRANDED_ROOM):
+            bpfmap.update(notes.fd, number.to_bytes(40, "big"), bytes(20))
+    socket.send()
+    socket.answer()
+    assert rig.counted()["stranded_not_noted"] == 1
+    assert len(datapath.noted_stranded()) == layout.STRANDED_ROOM
+    assert len(sends(datapath, socket)) == 1
+
+
+def test_accepting_and_noting_are_set_apart(datapath: Datapath, rig: Rig, start: Start) -> None:
+    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
+    service = Service(rig, vip)
+    service.has(gone)
+    socket = connected(start("a"), vip)
+    service.has(there)
+    assert datapath.watch_stranded(service.serving(there))
+    datapath.set_accepting(False)
+    assert len(sends(datapath, socket)) == 1
+    datapath.set_accepting(True)
+    assert len(sends(datapath, socket)) == 1
+    datapath.watch_stranded({})
+    assert datapath.state().accepting
+    assert sends(datapath, socket) == []
+
+
+def test_telling_needs_no_more_than_raw_sockets(
+    datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start, tmp_path: Path
+) -> None:
+    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
+    service = Service(rig, vip)
+    service.has(gone)
+    lost = connected(start("a"), vip)
+    service.has(there)
+    datapath.watch_stranded(service.serving(there))
+    (tmp_path / "lost").write_bytes(pickle.dumps(sends(datapath, lost)))
     script = (
         "import pickle, sys; from pathlib import Path; from handover_agent.sockets.refusal import refuse;"
-        "print(refuse([pickle.loads(Path(sys.argv[1]).read_bytes())]))"
+        "print(refuse(pickle.loads(Path(sys.argv[1]).read_bytes())))"
     )
-    limited = ["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"]
     command = [
         "nsenter",
-        f"--net=/run/netns/{router(pods_network)}",
-        *limited,
+        f"--net=/run/netns/{net.name('node')}",
+        *("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"),
         sys.executable,
         "-c",
         script,

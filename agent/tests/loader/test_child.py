@@ -75,4 +75,4 @@ def test_whoever_loads_is_told_what_the_child_did_not_do(
 
     monkeypatch.setattr("handover_agent.loader.child.run", stuck)
     with pytest.raises(LoadFailed, match="compiling and loading the programs did nothing for 120 s"):
-        loader.load_programs(tmp_path, tmp_path, set_retval=False, socket_storage=False)
+        loader.load_programs(tmp_path, tmp_path, set_retval=False)

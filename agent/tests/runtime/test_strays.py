@@ -28,29 +28,45 @@ class Conntrack(KernelConntrack):
 
 
 class Datapath(KernelDatapath):
-    """Finds a flow and two sockets each time."""
+    """Finds a flow each time it looks, and two sockets when it is asked for them while there may be any."""
 
     def __init__(self) -> None:
         self.asked: list[Serving] = []
+        self.may_be_stranded = False
 
     async def forget_udp_flows(self, serving: Serving) -> int:
         self.asked.append(serving)
         return 1
+
+    async def watch_stranded(self, serving: Serving) -> bool:
+        self.asked.append(serving)
+        return self.may_be_stranded
 
     async def tell_stranded(self, serving: Serving) -> int:
         self.asked.append(serving)
         return 2
 
 
-async def test_flows_and_sockets_are_ours_and_conntrack_only_where_kube_proxy_does_not_look() -> None:
+async def test_flows_are_ours_and_conntrack_only_where_kube_proxy_does_not_look() -> None:
     conntrack, datapath = Conntrack(), Datapath()
     strays = Strays(conntrack, datapath, lambda: SERVING)
     await strays.look(conntrack=False)
-    assert strays.found == Strayed(entries=0, flows=1, sockets=2)
+    assert strays.found == Strayed(entries=0, flows=1)
     assert conntrack.looked == 0
     await strays.look(conntrack=True)
-    assert strays.found == Strayed(entries=3, flows=2, sockets=4)
+    assert strays.found == Strayed(entries=3, flows=2)
     assert datapath.asked == [SERVING] * 4
+
+
+async def test_sockets_are_asked_for_while_there_may_be_stranded_ones() -> None:
+    datapath = Datapath()
+    strays = Strays(Conntrack(), datapath, lambda: SERVING)
+    for may_be, told in ((False, 0), (True, 4), (False, 4)):
+        datapath.may_be_stranded = may_be
+        await strays.look(conntrack=False)
+        await strays.tell()
+        await strays.tell()
+        assert strays.found.sockets == told
 
 
 async def test_what_hides_clients_from_kube_proxy_is_looked_for_but_stops_no_way_down(

@@ -143,7 +143,7 @@ def test_maps_tell_how_full_they_are_and_what_follows() -> None:
 
 
 def test_every_map_says_what_it_holds() -> None:
-    assert {spec.name for spec in map_specs(Sizes()) if not spec.optional} == set(ABOUT)
+    assert {spec.name for spec in map_specs(Sizes())} == set(ABOUT)
 
 
 def test_the_memory_of_a_map_is_what_the_kernel_says() -> None:

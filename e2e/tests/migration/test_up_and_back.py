@@ -105,9 +105,8 @@ def test_every_node_goes_up_and_back_and_services_come_and_go_without_kube_proxy
 
     a_service_comes_and_goes(migration)
     assert ports.answers(migration.trial) == answered, "load balancers and dashboards see a difference"
-    if all("socket_storage" in status.kernel.features for status in standings.values()):
-        for address, seen in connected.a_backend_goes_away(migration.trial, BASE).items():
-            assert f"error {ECONNREFUSED}" in seen, f"a connected socket to {address} was not told: {seen}"
+    for address, seen in connected.a_backend_goes_away(migration.trial, BASE).items():
+        assert f"error {ECONNREFUSED}" in seen, f"a connected socket to {address} was not told: {seen}"
 
     migration.ask("KubeProxy")
     migration.wait_for_phase(Phase.REVERSED, within_s=60 + 60 * len(nodes))
