@@ -139,6 +139,10 @@ class Stage:
         """What comes of one question, as often as it says by `times`."""
         host, port = where(side, family)
         client = self.asked[OUTSIDE if who == OUTSIDE else f"{who}-{side.name}" if who in KINDS else who]
+        if (
+            "source_port" in fields
+        ):  # the one outside asks for all sides, and IPv6 sockets take IPv4's ports, too
+            fields["source_port"] += 20 * side.node.address.index + (10 if family == 6 else 0)
         if who == OUTSIDE:
             fields["mark"] = side.node.address.index
         with client.asked(do, target=[host, port], **fields) as answers:

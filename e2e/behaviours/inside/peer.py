@@ -232,7 +232,6 @@ def _socket(target: Address, kind: socket.SocketKind, source_port: int, mark: in
     if mark:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     if source_port:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("", source_port))
     return made
 
