@@ -6,6 +6,9 @@
     <pins>/programs-<version>+<n>/<hook> the same, using those larger maps
     <pins>/loading/<hook>                a set that is being loaded, or was when somebody was killed
     <pins>/growing/<map>                 maps that are being filled, or were
+    <pins>/next/maps/<map>               maps of a newer layout that are being filled, or were (see `takeover`)
+    <pins>/next/programs-<version>/<hook> programs that use them, in a second row behind those in force until entries
+                                         have changed over, and <pins>/next/{links,devices}/ for their attachments
     <pins>/links/<hook>                  the attachments; a program runs exactly as long as its link exists
     <pins>/devices/<index>-<direction>   the same on devices (tcx)
     <pins>/devices/<index>-clsact/       a device on which we made the qdisc for our filters (before Linux 6.6)
@@ -36,13 +39,14 @@ class NoBpffs(DatapathError):
 
 
 class LayoutMismatch(DatapathError):
-    """Maps of another layout are pinned: we cannot use them, and replacing them would end connections."""
+    """Maps are pinned whose content we cannot carry over: we cannot use them, and replacing them would end connections."""
 
-    def __init__(self, found: str, wanted: str, path: Path) -> None:
+    def __init__(self, found: str, wanted: str, path: Path, why: str = "") -> None:
         super().__init__(
-            f"pinned maps in {path} have layout {found}, this agent has {wanted}: "
-            "maps of one layout cannot be carried over to another yet. Take the node down to Standby with "
-            "the agent that pinned them (or unload), then load again"
+            f"pinned maps in {path} have layout {found}, this agent has layout {wanted} and cannot take them over"
+            f"{f' ({why})' if why else ''}. Nothing was changed, and what is attached goes on serving. Go back to the "
+            "agent that pinned them; to change to this one all the same, take the node down to Standby with that "
+            "agent first"
         )
         self.found, self.wanted = found, wanted
 
@@ -56,6 +60,10 @@ class Pins:
         self.devices = root / "devices"
         self.loading = root / "loading"
         self.growing = root / "growing"
+        self.next = root / "next"
+        self.next_maps = self.next / "maps"
+        self.next_links = self.next / "links"
+        self.next_devices = self.next / "devices"
 
     @property
     def generation(self) -> int:
@@ -65,8 +73,27 @@ class Pins:
 
     @property
     def maps(self) -> Path:
-        """Where the maps in use are pinned."""
+        """Where the maps of this agent's layout that are in use are pinned."""
         return self.maps_of(self.generation)
+
+    @property
+    def layouts(self) -> dict[str, Path]:
+        """Every layout of which maps are pinned, the oldest first, and where those of it are that are in use."""
+        found: dict[str, list[tuple[int, Path]]] = {}
+        for path in self._children("maps-"):
+            layout, _, generation = path.name.removeprefix("maps-").partition("+")
+            found.setdefault(layout, []).append((int(generation) if generation.isdigit() else 0, path))
+        return {layout: max(found[layout])[1] for layout in sorted(found, key=lambda one: (len(one), one))}
+
+    @property
+    def in_force(self) -> Path:
+        """Where the maps are that the attached programs use, of whatever layout."""
+        return self.layouts.get(str(LAYOUT)) or next(iter(self.layouts.values()), self.maps)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there is anything of another layout, or of a take-over that did not come to its end."""
+        return self.next.exists() or any(layout != str(LAYOUT) for layout in self.layouts)
 
     def maps_of(self, generation: int) -> Path:
         """Where the maps of a generation are."""
@@ -76,23 +103,41 @@ class Pins:
         """Where the programs of a version are."""
         return self.root / f"programs-{version}"
 
+    def next_programs(self, version: str) -> Path:
+        """Where the second row's are. They are not the same ones once more: see docs/adr/0021."""
+        return self.next / f"programs-{version}"
+
+    @property
+    def next_version(self) -> str:
+        """Which version the second row is of; "" when there is none."""
+        found = self.next.glob("programs-*") if self.next.is_dir() else ()
+        return next((path.name.removeprefix("programs-") for path in found), "")
+
     def versions(self) -> list[str]:
         """The versions of which a complete set of programs is pinned."""
         return sorted(path.name.removeprefix("programs-") for path in self._children("programs-"))
 
     def check_layout(self) -> None:
-        """Raise LayoutMismatch when maps of another layout are pinned."""
-        for path in self._children("maps-"):
-            found = path.name.removeprefix("maps-").partition("+")[0]
-            if found != str(LAYOUT):
+        """Raise LayoutMismatch when maps are pinned, and none of our layout."""
+        if str(LAYOUT) not in self.layouts:
+            for found, path in self.layouts.items():
                 raise LayoutMismatch(found, str(LAYOUT), path)
 
     def remove_old_maps(self) -> None:
         """Unpin what larger maps have replaced, and maps of other versions; programs that still use them keep them."""
-        for path in self._children(f"maps-{LAYOUT}"):
+        for path in self._of_layout(str(LAYOUT)):
             if path != self.maps:
                 self.remove(path)
-        for path in set(self.maps.iterdir()) - {self.maps / spec.name for spec in map_specs(Sizes())}:
+        ours = {spec.name for spec in map_specs(Sizes())}
+        for path in (
+            self.maps.iterdir() if self.maps.is_dir() else ()
+        ):  # it finishes another layout's take-over
+            if path.name not in ours:
+                self.remove(path)
+
+    def remove_layout(self, layout: str) -> None:
+        """Unpin every map of a layout; programs that still use them keep them."""
+        for path in self._of_layout(layout):
             self.remove(path)
 
     @contextmanager
@@ -140,6 +185,9 @@ class Pins:
                     raise
         else:
             path.unlink(missing_ok=True)
+
+    def _of_layout(self, layout: str) -> list[Path]:
+        return [path for path in self._children("maps-") if path.name[5:].partition("+")[0] == layout]
 
     def _children(self, prefix: str) -> list[Path]:
         if not self.root.is_dir():

@@ -20,6 +20,9 @@ from handover_agent.bpfsys import (
     object_info,
 )
 
+_NOEXIST = 1  # BPF_NOEXIST
+_UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: the kernel's own ENOTSUPP
+
 
 class MapType(IntEnum):
     """enum bpf_map_type."""
@@ -72,6 +75,34 @@ def update(fd: int, key: bytes, value: bytes) -> None:
     """Set a key's value, whether it exists or not."""
     k, v = buffer(key), buffer(value)
     bpf(Command.MAP_UPDATE_ELEM, attributes("IIQQQ", fd, 0, address(k), address(v), 0), f"map {fd}")
+
+
+def add(fd: int, key: bytes, value: bytes) -> bool:
+    """Set a key's value unless it has one; False when it has."""
+    k, v = buffer(key), buffer(value)
+    attr = attributes("IIQQQ", fd, 0, address(k), address(v), _NOEXIST)
+    result, number = call(Command.MAP_UPDATE_ELEM, attr)
+    if result < 0 and number != errno.EEXIST:
+        raise BpfError(number, f"bpf(MAP_UPDATE_ELEM) on map {fd}")
+    return result >= 0
+
+
+def take(fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    """Remove a key and say what its last value was, None when it was not there.
+
+    One step from Linux 5.14 on; before, what is written in between is lost.
+    """
+    k, value = buffer(key), ctypes.create_string_buffer(value_bytes)
+    attr = attributes("IIQQQ", fd, 0, address(k), address(value), 0)
+    result, number = call(Command.MAP_LOOKUP_AND_DELETE_ELEM, attr)
+    if result < 0 and number in _UNSUPPORTED:
+        found = lookup(fd, key, value_bytes)
+        return found if delete(fd, key) else None
+    if result < 0 and number == errno.ENOENT:
+        return None
+    if result < 0:
+        raise BpfError(number, f"bpf(MAP_LOOKUP_AND_DELETE_ELEM) on map {fd}")
+    return value.raw
 
 
 def delete(fd: int, key: bytes) -> bool:

@@ -15,6 +15,8 @@ from handover_agent.datapath import Datapath
 from handover_agent.devices import Place
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.ladder.journal import Journal, JournalUnreadable, Record
+from handover_agent.layout import LAYOUT
+from handover_agent.layouts import NoWay, way
 from handover_agent.node import find_cgroup_anywhere
 from handover_agent.packetpath import attaching, points, rules
 from handover_agent.packetpath.points import Point
@@ -38,6 +40,7 @@ def check(settings: Settings) -> list[Finding]:
     findings = [finding, _agent(settings)]
     serving = record.lowest.height >= Rung.SERVING.height
     findings += _datapath(settings, record, serving)
+    findings += layouts_text(list(Pins(settings.pins).layouts))
     findings += _packet_path(settings, record, serving)
     findings += _rules(settings, record)
     if record.lowest is Rung.SOLE:
@@ -84,6 +87,25 @@ def _datapath(settings: Settings, record: Record, serving: bool) -> list[Finding
         findings.append(Finding(not errors, "datapath errors", told))
         findings.append(Finding(True, "translated sockets", str(translated)))
     return findings
+
+
+def layouts_text(pinned: Sequence[str]) -> list[Finding]:
+    """What is to be said of maps that are not of this agent's layout: pure."""
+    others = [layout for layout in pinned if layout != str(LAYOUT)]
+    if not others:
+        return []
+    found = f"layout {' and '.join(pinned)}, this agent has {LAYOUT}"
+    if len(pinned) > 1:
+        return [Finding(False, "maps", f"{found}: entries are changing over; the next load goes on with it")]
+    try:
+        way(others[0], str(LAYOUT))
+    except NoWay as error:
+        return [
+            Finding(
+                False, "maps", f"{found}, and {error}: go back to the agent of the release that pinned them"
+            )
+        ]
+    return [Finding(False, "maps", f"{found}: they are taken over when the agent next loads its programs")]
 
 
 def _packet_path(settings: Settings, record: Record, serving: bool) -> list[Finding]:

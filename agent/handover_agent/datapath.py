@@ -5,8 +5,10 @@ followed by one that finds where it was. Each step is complete or repeated; what
 (`attach` begins with `accepting` off, and programs appear under their name only when all of them are there).
 """
 
+import contextlib
+import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,21 +20,23 @@ from handover_agent import (
     enlarging,
     features,
     layout,
+    layouts,
     links,
     loader,
     pressure,
+    takeover,
 )
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
 from handover_agent.conntrack import Serving
-from handover_agent.entries import Note
+from handover_agent.entries import Note, unpack_flow
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
 from handover_agent.packetpath import attaching, handing
 from handover_agent.packetpath.attaching import NotAttached
-from handover_agent.packetpath.points import Direction
+from handover_agent.packetpath.points import Direction, Point
 from handover_agent.packetpath.stale import stale_flows
 from handover_agent.sockets import noted
 from handover_agent.table import Protocol
@@ -48,6 +52,8 @@ __all__ = [
     "UnsupportedKernel",
 ]
 
+
+log = logging.getLogger(__name__)
 
 _DEFAULT = Sizes()
 _LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments", "clients", "stranded")
@@ -127,9 +133,9 @@ class Datapath:
         """Have programs and maps of this version pinned; nothing becomes attached by it.
 
         Sizes count for maps that are not there yet: existing ones are kept, with what is in them. When
-        another version is attached, its programs are swapped one by one, each in an atomic step. Raises
-        UnsupportedKernel, LayoutMismatch, NoBpffs, LoadFailed, BpfError; what was in force before then still
-        is.
+        another version is attached, its programs are swapped one by one, each in an atomic step; maps of an
+        older layout are taken over (`takeover`). Raises UnsupportedKernel, LayoutMismatch, NoBpffs, LoadFailed,
+        BpfError; what was in force before then still is.
         """
         self.load_maps(layout.map_specs(Sizes(frontends, backends, sockets, affinity)))
 
@@ -140,9 +146,15 @@ class Datapath:
             raise UnsupportedKernel(found.missing)
         pins = self._pins
         with pins.locked():
+            self._settle()
             version = self.wanted_version()
             programs = pins.programs(version)
-            pins.check_layout()
+            specs = list(specs)
+            if pins.unsettled:
+                takeover.prepare(
+                    pins, specs, version, lambda maps, into: _load(found, maps, into), self._attaching
+                )
+                self._settle()
             pins.ensure_maps(specs)
             pins.remove(pins.growing)
             pins.remove(pins.loading)
@@ -151,6 +163,11 @@ class Datapath:
                 _load(found, pins.maps, pins.loading)
                 pins.loading.rename(programs)
             self._swap(version)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether maps of another layout wait to be taken over, or that was interrupted: `load` goes on with it."""
+        return self._pins.unsettled
 
     def wanted_version(self) -> str:
         """What `state` says once the programs of this agent use the maps that are pinned."""
@@ -198,6 +215,7 @@ class Datapath:
         """
         self._check_cgroup()
         with self._pins.locked():
+            self._settle()
             version = self._loaded_version("attach")
             if not self._attached():
                 self._write_accepting(False)
@@ -210,6 +228,7 @@ class Datapath:
         if not self._attached():
             return
         with self._pins.locked():
+            self._settle()
             if self._attached():
                 self._raise(self._align(self._loaded_version("follow devices")))
 
@@ -235,7 +254,8 @@ class Datapath:
     def unload(self, answers: Callable[[], None] = _time_for_answers) -> None:
         """Detach, and remove every pin of ours, of whatever version and layout. Idempotent."""
         if not self._pins.root.is_dir():
-            attaching.detach(self._pins.devices)  # filters do not go with the pins
+            for behind in (True, False):
+                attaching.detach(self._pins.devices, behind=behind)  # filters do not go with the pins
             return
         with self._pins.locked():
             self._detach(answers)
@@ -244,8 +264,9 @@ class Datapath:
     def state(self) -> DatapathState:
         """Where the datapath stands, as read from the kernel."""
         version = self._version()
+        maps = self._pins.in_force
         loaded = bool(version) and all(
-            (self._pins.maps / spec.name).exists() for spec in layout.map_specs(Sizes())
+            (maps / spec.name).exists() or maps != self._pins.maps for spec in layout.map_specs(Sizes())
         )
         attached = loaded and self._attached()
         return DatapathState(loaded, attached, attached and self._read_accepting(), version if loaded else "")
@@ -347,9 +368,10 @@ class Datapath:
             raise NotLoaded("open the maps", self._pins.root) from None
 
     def _detach(self, answers: Callable[[], None]) -> None:
-        if (self._pins.maps / "settings").exists():
-            self._write_accepting(False)
-        handing.to_conntrack(self._pins.maps / "flows")
+        self._write_accepting(False)
+        for found, maps in self._pins.layouts.items():
+            self._hand_over(found, maps)
+        takeover.undo(self._pins)  # the second row of programs, if that is there
         if links.read_links(self._pins.links):
             links.detach(self._pins.links, OUTWARD)
             attaching.detach(self._pins.devices, (Direction.INGRESS,))
@@ -362,6 +384,29 @@ class Datapath:
         for name in _LEFT_BEHIND:
             self._clear(name)
 
+    def _hand_over(self, found: str, maps: Path) -> None:
+        """Give the flows in maps of a layout to conntrack, if we can read them."""
+        try:
+            route = None if found == str(layout.LAYOUT) else layouts.way(found, str(layout.LAYOUT))
+        except layouts.NoWay as error:
+            log.warning("flows are not handed over to conntrack", extra={"reason": str(error)})
+            return
+        try:
+            handing.to_conntrack(maps / "flows", route.read_flow if route else unpack_flow)
+        except layouts.CannotConvert as error:
+            log.warning("flows are not handed over to conntrack", extra={"reason": str(error)})
+
+    def _settle(self) -> None:
+        """Finish a take-over of another layout's maps that was interrupted, or undo it. Raises LayoutMismatch."""
+        if len(self._pins.layouts) > 1:
+            takeover.finish(self._pins, self._attaching)
+        elif self._pins.next.exists():
+            takeover.undo(self._pins)
+
+    @property
+    def _attaching(self) -> takeover.Attaching:
+        return takeover.Attaching(self._cgroup, self._align_behind, self._swap)
+
     def _align(self, version: str) -> list[str]:
         how, places = attaching.means(self._pins.devices, features.tcx()), devices.look()
         own = devices.own_ipv4(places)
@@ -371,20 +416,25 @@ class Datapath:
             self._write_settings(layout.pack_settings(accepting, own, noting))
         return attaching.align(how, self._pins.programs(version), places)
 
+    def _align_behind(self, programs: Path, points: Collection[Point]) -> list[str]:
+        how = attaching.means(self._pins.next_devices, features.tcx(), behind=True)
+        return attaching.align(how, programs, devices.look(), points)
+
     @staticmethod
     def _raise(problems: list[str]) -> None:
         if problems:
             raise NotAttached(problems)
 
     def _clear(self, name: str) -> None:
-        try:
-            descriptor = bpfsys.obj_get(self._pins.maps / name)
-        except FileNotFoundError:
-            return
-        with descriptor as cleared:
-            info = bpfmap.map_info(cleared.fd)
-            entries = bpfbatch.read_hash(cleared.fd, info.key_bytes, info.value_bytes)
-            bpfbatch.delete(cleared.fd, [key for key, _ in entries])
+        for maps in self._pins.layouts.values():
+            try:
+                descriptor = bpfsys.obj_get(maps / name)
+            except FileNotFoundError:
+                continue
+            with descriptor as cleared:
+                info = bpfmap.map_info(cleared.fd)
+                entries = bpfbatch.read_hash(cleared.fd, info.key_bytes, info.value_bytes)
+                bpfbatch.delete(cleared.fd, [key for key, _ in entries])
 
     def _attached(self) -> bool:
         try:
@@ -412,21 +462,25 @@ class Datapath:
 
     def _loaded_version(self, asked: str) -> str:
         versions = self._versions()
-        if not versions or not (self._pins.maps / "settings").exists():
+        if not versions or not (self._pins.in_force / "settings").exists():
             raise NotLoaded(asked, self._pins.root)
         return versions[-1]
 
     def _read_accepting(self) -> bool:
-        raw = self._read_settings()
-        return bool(raw) and layout.unpack_settings(raw)
+        return any(map(takeover.is_accepting, self._pins.layouts.values()))
 
     def _write_accepting(self, accepting: bool) -> None:
-        raw = self._read_settings()
-        kept = (layout.unpack_own_ipv4(raw), layout.unpack_noting(raw)) if raw else ()
-        self._write_settings(layout.pack_settings(accepting, *kept))
+        for maps in [self._pins.in_force] if accepting else self._pins.layouts.values():
+            with contextlib.suppress(FileNotFoundError):
+                takeover.write_accepting(maps, accepting)
 
     def _read_settings(self) -> bytes:
-        with bpfsys.obj_get(self._pins.maps / "settings") as settings:
+        """Those of our layout; empty when there are none."""
+        try:
+            opened = bpfsys.obj_get(self._pins.maps / "settings")
+        except FileNotFoundError:
+            return b""
+        with opened as settings:
             length = bpfmap.map_info(settings.fd).value_bytes
             return bpfmap.lookup(settings.fd, layout.pack_index(0), length) or b""
 

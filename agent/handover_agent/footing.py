@@ -17,12 +17,13 @@ from handover_api.nodemigration import KubeProxySelector, ProxyMode
 
 from handover_agent import kubeproxy, loader
 from handover_agent.apiserver import PODS, Client
+from handover_agent.bpffs import LayoutMismatch
 from handover_agent.conntrack import Pass, Serving, old_flows, reconcile_udp
 from handover_agent.datapath import Datapath
 from handover_agent.features import Features
 from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper, nodeports
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
-from handover_agent.ladder.ports import Programs, RulesSeen
+from handover_agent.ladder.ports import Blocked, Programs, RulesSeen
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.model import NotListed
@@ -65,11 +66,19 @@ class KernelDatapath:
         """What the kernel can do, found by trying."""
         return await self._thread(self._datapath.probe_features)
 
+    async def settle(self) -> None:
+        if self._datapath.unsettled:
+            await self.load()
+
     async def load(self) -> None:
         state = await self._thread(self._datapath.state)
-        if not state.loaded or state.version != self._datapath.wanted_version():
+        wanted = state.loaded and state.version == self._datapath.wanted_version()
+        if not wanted or self._datapath.unsettled:
             began = time.monotonic()
-            await self._thread(self._datapath.load_maps, map_specs(self._sizes()))
+            try:
+                await self._thread(self._datapath.load_maps, map_specs(self._sizes()))
+            except LayoutMismatch as error:
+                raise Blocked("LayoutNotTakenOver", str(error)) from error
             took = round(time.monotonic() - began, 3)
             log.info("programs loaded", extra={"version": loader.version(), "seconds": took})
 

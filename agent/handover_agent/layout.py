@@ -26,6 +26,7 @@ _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
 _INDEX = struct.Struct("=I")
 _SETTINGS = struct.Struct("=HH4s")
+_ACCEPTING = struct.Struct("=H")  # the beginning of it, in every layout
 _FORWARD_KEY = struct.Struct("=Q20s4x")
 _SOURCE = struct.Struct("=I4s16s")
 _SOURCE_ID_BITS = 32
@@ -128,9 +129,14 @@ def pack_settings(accepting: bool, own_ipv4: bytes = bytes(4), noting: bool = Fa
     return _SETTINGS.pack(accepting, noting, own_ipv4)
 
 
+def with_accepting(raw: bytes, accepting: bool) -> bytes:
+    """The settings of any layout as they are, but for this."""
+    return _ACCEPTING.pack(accepting) + raw[_ACCEPTING.size :]
+
+
 def unpack_settings(raw: bytes) -> bool:
-    """Whether new connections are accepted."""
-    return bool(_SETTINGS.unpack(raw)[0])
+    """Whether new connections are accepted, by the settings of any layout."""
+    return bool(_ACCEPTING.unpack_from(raw)[0])
 
 
 def unpack_noting(raw: bytes) -> bool:

@@ -181,6 +181,7 @@ class Ladder:
             self._journal.write(record)
         self._generation = goal.generation
         ascent = self._ascent()
+        await self._ground.datapath.settle()
         await self._do(step.checks, ascent)
         self._journal.write(record.beginning(towards, self._now()))
         await self._do(step.acts, ascent)

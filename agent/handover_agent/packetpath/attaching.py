@@ -14,7 +14,7 @@ from handover_agent.bpfsys import BpfError, DatapathError, obj_get, program_id
 from handover_agent.devices import Place
 from handover_agent.hooks import NODE_PROGRAMS
 from handover_agent.packetpath import switches
-from handover_agent.packetpath.clsact import Clsact
+from handover_agent.packetpath.clsact import BEHIND, PRIORITY, Clsact
 from handover_agent.packetpath.points import Direction, Point, wanted
 from handover_agent.packetpath.tcx import Tcx
 from handover_agent.rtnetlink import NetlinkError
@@ -44,27 +44,35 @@ class Means(Interface):
     def tidy(self) -> None: ...
 
 
-def means(directory: Path, tcx: bool) -> Means:
-    """The better way, or the one that kernels before 6.6 have."""
-    return Tcx(directory) if tcx else Clsact(directory)
+def means(directory: Path, tcx: bool, behind: bool = False) -> Means:
+    """The better way, or the one that kernels before 6.6 have.
+
+    `behind`: for a second row of programs, which get what those that were attached before leave alone; it has a
+    directory of its own.
+    """
+    return Tcx(directory) if tcx else Clsact(directory, BEHIND if behind else PRIORITY)
 
 
-def align(how: Means, programs: Path, places: Iterable[Place]) -> list[str]:
-    """Have each device's programs of the directory `programs` run, and none where none belongs.
+def align(
+    how: Means, programs: Path, places: Iterable[Place], only: Collection[Point] | None = None
+) -> list[str]:
+    """Have each device's programs of the directory `programs` run, and none where none belongs (or not `only` there).
 
     Returns what is wrong with devices that are without their programs. A device that goes meanwhile is not.
     """
     how.tidy()
     places = tuple(places)
     should, there = wanted(places, lacking(programs)), how.attached()
+    if only is not None:
+        should = {point: name for point, name in should.items() if point in only}
     names = {place.device.index: place.device.name for place in places}
     ids = _ids(programs, should)
     for point in _inward_first(there.keys() - should.keys()):
         how.detach(point)
     problems: dict[int, str] = {}
-    if "to_itself" in should.values():
-        switches.turn_on(how.directory)
-    else:
+    if only is None and "to_itself" in should.values():
+        switches.turn_on(how.directory)  # the second row has its own directory, and goes first: these stay
+    elif only is None:
         switches.restore(how.directory)
     for point, name in should.items():
         if there.get(point) == ids[name] or point.index in problems:
@@ -82,14 +90,16 @@ def lacking(programs: Path) -> frozenset[str]:
     return frozenset(hook.name for hook in NODE_PROGRAMS if not (programs / hook.name).exists())
 
 
-def running(directory: Path) -> dict[Point, int]:
+def running(directory: Path, behind: bool = False) -> dict[Point, int]:
     """Where programs run for us, whichever way they got there, and their ids."""
-    return Clsact(directory).attached() | Tcx(directory).attached()
+    return means(directory, False, behind).attached() | means(directory, True, behind).attached()
 
 
-def detach(directory: Path, directions: Collection[Direction] = tuple(Direction)) -> None:
+def detach(
+    directory: Path, directions: Collection[Direction] = tuple(Direction), behind: bool = False
+) -> None:
     """Take programs off every device, the way in before the way out; none of them runs when this returns."""
-    for how in (Tcx(directory), Clsact(directory)):
+    for how in (means(directory, True, behind), means(directory, False, behind)):
         for point in _inward_first(how.attached()):
             if point.direction in directions:
                 how.detach(point)

@@ -29,6 +29,8 @@ from handover_agent.rtnetlink import (
 
 PRIORITY, HANDLE = 23, 0x68616E64
 """Before filters that were added without a priority (49152), which the kernel counts down from there."""
+BEHIND = PRIORITY + 1
+"""For programs that get what those of PRIORITY leave alone."""
 _PREFIX = "handover:"
 _MESSAGE = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
 _NEWQDISC, _DELQDISC, _GETQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 37, 38, 44, 45, 46
@@ -51,9 +53,10 @@ class NoRoomForFilters(NetlinkError):
 
 @dataclass(frozen=True, slots=True)
 class Clsact:
-    """Our filters; `directory` remembers the qdiscs that we made."""
+    """Our filters of one priority; `directory` remembers the qdiscs that we made."""
 
     directory: Path
+    priority: int = PRIORITY
 
     def attached(self) -> dict[Point, int]:
         """Where programs run for us, and their ids."""
@@ -63,7 +66,7 @@ class Clsact:
                 for index in sorted(_with_clsact(kernel))
                 for direction in Direction
                 for point in (Point(index, direction),)
-                for program, ours in _filters(kernel, point)
+                for program, ours in _filters(kernel, point, self.priority)
                 if ours
             }
 
@@ -77,18 +80,18 @@ class Clsact:
             kernel.request(
                 _NEWTFILTER,
                 CREATE | REPLACE,
-                _filter(point, HANDLE) + attribute(_OPTIONS, options),
+                _filter(point, self.priority) + attribute(_OPTIONS, options),
                 f"attach {program.name} at the {point}",
             )
 
     def detach(self, point: Point) -> None:
         """Have no program of ours run there when this returns. Idempotent."""
         with RouteSocket() as kernel:
-            if any(ours for _, ours in _filters(kernel, point)):
-                kernel.request(_DELTFILTER, 0, _filter(point, HANDLE), f"detach from the {point}")
+            if any(ours for _, ours in _filters(kernel, point, self.priority)):
+                kernel.request(_DELTFILTER, 0, _filter(point, self.priority), f"detach from the {point}")
             both = [Point(point.index, direction) for direction in Direction]
             marker = self._marker(point.index)
-            if marker.is_dir() and not any(_filters(kernel, each) for each in both):
+            if marker.is_dir() and not any(_filters(kernel, each, self.priority) for each in both):
                 with contextlib.suppress(FileNotFoundError):
                     _remove_qdisc(kernel, point.index)
                 marker.rmdir()
@@ -119,14 +122,14 @@ class Clsact:
         return self.directory / f"{index}-clsact"
 
 
-def _filter(point: Point, handle: int) -> bytes:
-    info = PRIORITY << 16 | _ALL_PROTOCOLS
-    head = _MESSAGE.pack(0, point.index, handle, _PARENT[point.direction], info)
+def _filter(point: Point, priority: int) -> bytes:
+    info = priority << 16 | _ALL_PROTOCOLS
+    head = _MESSAGE.pack(0, point.index, HANDLE, _PARENT[point.direction], info)
     return head + attribute(_KIND, b"bpf\0")
 
 
-def _filters(kernel: RouteSocket, point: Point) -> list[tuple[int, bool]]:
-    """Program (0 if it is none) of each filter, and whether the filter is ours."""
+def _filters(kernel: RouteSocket, point: Point, priority: int) -> list[tuple[int, bool]]:
+    """Program (0 if it is none) of each filter, and whether the filter is ours and of this priority."""
     body = _MESSAGE.pack(0, point.index, 0, _PARENT[point.direction], 0)
     try:
         answers = kernel.dump(_GETTFILTER, body, f"list filters at the {point}")
@@ -141,7 +144,7 @@ def _filters(kernel: RouteSocket, point: Point) -> list[tuple[int, bool]]:
         if message.kind != _NEWTFILTER or index != point.index or not handle:
             continue  # each chain of filters is announced by a message without a handle
         options = attributes(values.get(_OPTIONS, b""))
-        ours = info >> 16 == PRIORITY and handle == HANDLE and _is_named(options)
+        ours = info >> 16 == priority and handle == HANDLE and _is_named(options)
         program = struct.unpack("=I", options[_BPF_ID])[0] if _BPF_ID in options else 0
         found.append((program, ours))
     return found

@@ -6,7 +6,7 @@ because packets do not pass conntrack, cannot be handed over; it ends with the p
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +34,11 @@ class Handed:
     problems: tuple[str, ...] = ()
 
 
-def to_conntrack(flows: Path) -> Handed:
+def to_conntrack(flows: Path, read: Callable[[bytes, bytes], Flow] = unpack_flow) -> Handed:
     """Hand every flow of the pinned map to conntrack, and forget it. New ones must not be accepted any more.
 
-    Raises KubeProxyError when nft cannot be used; then nothing has been done.
+    `read`: what the map's entries say, if they are of another layout. Raises what that raises, and KubeProxyError when
+    nft cannot be used; then nothing has been done.
     """
     try:
         opened = bpfsys.obj_get(flows)
@@ -46,7 +47,7 @@ def to_conntrack(flows: Path) -> Handed:
     with opened:
         info = bpfmap.map_info(opened.fd)
         entries = [
-            (key, unpack_flow(key, value))
+            (key, read(key, value))
             for key, value in bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes)
         ]
         backward = {_ends(flow): key for key, flow in entries if flow.direction is Direction.BACKWARD}

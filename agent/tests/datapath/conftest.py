@@ -59,13 +59,20 @@ def compiled(pytestconfig: pytest.Config) -> dict[str, bytes]:
 
     Kept for the next run of tests, as long as sources, compiler and headers are the same.
     """
-    with_what = inspect.getsource(compiler) + str(find_headers())
+    return compiled_once(pytestconfig)
+
+
+def compiled_once(config: pytest.Config, sources: Path | None = None, about: str = "") -> dict[str, bytes]:
+    """See `compiled`; or from other `sources` (a directory with `bpf` in it), which `about` stands for."""
+    with_what = inspect.getsource(compiler) + str(find_headers()) + about
     digest = hashlib.sha256(with_what.encode()).hexdigest()[:16]
-    kept = pytestconfig.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
+    kept = config.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
     if kept.exists():
         return dict(pickle.loads(kept.read_bytes()))
     script = (
-        "import pickle, sys; from handover_agent.loader.__main__ import compiled;"
+        "import pickle, sys; from pathlib import Path; from handover_agent.loader import compiler;"
+        f"compiler.resources.files = {f'lambda _: Path({str(sources)!r})' if sources else 'compiler.resources.files'};"
+        "from handover_agent.loader.__main__ import compiled;"
         "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True)))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)

@@ -335,7 +335,7 @@ def test_programs_that_do_not_compile_change_nothing(own: Datapath, monkeypatch:
 def test_maps_of_another_layout_are_refused_and_kept(own: Datapath, bpffs: Path, no_compiler: None) -> None:
     own.load()
     (bpffs / "own" / f"maps-{layout.LAYOUT}").rename(bpffs / "own" / "maps-0")
-    with pytest.raises(LayoutMismatch, match=f"have layout 0, this agent has {layout.LAYOUT}"):
+    with pytest.raises(LayoutMismatch, match=f"have layout 0, this agent has layout {layout.LAYOUT}"):
         own.load()
     assert "maps-0/frontends" in pins(bpffs / "own")
     own.unload()

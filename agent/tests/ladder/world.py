@@ -106,6 +106,9 @@ class Fakes:
         self.world.call("missing")
         return self.world.missing_hooks
 
+    async def settle(self) -> None:
+        self.world.call("settle")
+
     async def load(self) -> None:
         self.world.call("load", lambda: setattr(self.world, "loaded", True))
 

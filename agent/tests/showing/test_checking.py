@@ -1,8 +1,10 @@
-"""What `check` says of the packet path's programs."""
+"""What `check` says of the packet path's programs, and of maps of other layouts."""
 
 import pytest
-from handover_agent.checkup import devices_text
+from handover_agent import layouts
+from handover_agent.checkup import devices_text, layouts_text
 from handover_agent.devices import Device, Place, Role
+from handover_agent.layout import LAYOUT
 from handover_agent.packetpath.points import Direction, Point
 
 pytestmark = pytest.mark.unit
@@ -36,3 +38,20 @@ def test_a_device_by_which_traffic_comes_in_unserved_is_told_of() -> None:
         "on eth0 and 0 pods; what comes in by these is not served: wg0 (its packets have no Ethernet header)",
         True,
     )
+
+
+def test_maps_of_another_layout_are_told_of_with_what_becomes_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layouts, "STEPS", (layouts.Step(1, LAYOUT, {}, {}),))
+    own = str(LAYOUT)
+    assert layouts_text([]) == layouts_text([own]) == []
+    for pinned, said in (
+        (["1"], "taken over when"),
+        (["1", own], "changing over"),
+        (["999"], "go back to the agent"),
+    ):
+        [finding] = layouts_text(pinned)
+        assert not finding.ok
+        assert said in finding.found
+        assert f"layout {' and '.join(pinned)}, this agent has {own}" in finding.found
