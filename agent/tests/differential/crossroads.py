@@ -17,6 +17,7 @@ from select import select
 from handover_agent.objects import is_ipv4
 from handover_agent.table import Backend, Protocol, ip_bytes, ip_text
 from tests.differential import frames, setting
+from tests.differential.connecting import SEGMENT, SEGMENTS
 from tests.differential.packets import DROPPED, Ending, Endings, Kind, Origin, Packet
 from tests.node.netns import Namespace, run, write
 
@@ -124,10 +125,12 @@ class Crossroads:
                 if seen is not None and seen.number in last:
                     last.discard(seen.number)
                 elif seen is not None:
-                    name = (
-                        seen.number if seen.number in sent else (is_ipv4(seen.destination), seen.source_port)
+                    name = seen.number if seen.number in sent else _by_segment(seen)
+                    ending = (
+                        _ending(packets[sent[name]], seen, wire is self._wires[Origin.NODE])
+                        if name in sent
+                        else None
                     )
-                    ending = _ending(packets[sent[name]], seen) if name in sent else None
                     if ending is not None:
                         found[sent.pop(name)][ending] += 1
         return list(sent.values())
@@ -137,7 +140,7 @@ class Crossroads:
     ) -> dict[int | tuple[bool, int], int]:
         """Has the process connect to the chosen packets' destinations; by what their packets are known.
 
-        A SYN's number is the kernel's to choose: it is known by its port.
+        A SYN's number is the kernel's to choose: it is known by its largest segment (see `connecting`).
         """
         assert self._process is not None
         orders = []
@@ -153,8 +156,8 @@ class Crossroads:
             elif code:
                 raise OSError(code, os.strerror(code), str(packets[index]))
             else:
-                known_by_port = is_ipv4(packets[index].destination), order[3]
-                sent[known_by_port if order[0] == "TCP" else order[4]] = index
+                by_segment = is_ipv4(packets[index].destination), SEGMENT + order[3] % SEGMENTS
+                sent[by_segment if order[0] == "TCP" else order[4]] = index
         return sent
 
     def _markers(self) -> set[int]:
@@ -187,14 +190,20 @@ def _port(number: int) -> int:
     return 1024 + number % 64000
 
 
-def _ending(packet: Packet, seen: frames.Seen) -> Ending | None:
-    """None: that was on its way; the end is yet to be seen."""
+def _by_segment(seen: frames.Seen) -> tuple[bool, int]:
+    """How a process's SYN is known, or a reset that answers it."""
+    reset = seen.refused and not seen.segment
+    return is_ipv4(seen.destination), SEGMENT + seen.port % SEGMENTS if reset else seen.segment
+
+
+def _ending(packet: Packet, seen: frames.Seen, on_loopback: bool) -> Ending | None:
+    """None: that was on its way; the end is yet to be seen. (On loopback, what is sent in there to be refused.)"""
     if seen.refused:
         return Ending(Kind.REFUSED)
     if seen.received:
         return Ending(Kind.LEFT)
     if (seen.destination, seen.port) == (packet.destination, packet.port):
-        return None if seen.destination in _OWN else Ending(Kind.LEFT)
+        return None if on_loopback or seen.destination in _OWN else Ending(Kind.LEFT)
     masqueraded = seen.source != packet.source and packet.origin is not Origin.NODE
     return Ending(Kind.SERVED, Backend(seen.destination, seen.port), masqueraded)
 

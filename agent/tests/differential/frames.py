@@ -14,6 +14,7 @@ from tests.differential.packets import Packet
 ETHERNET = 14
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _SYN, _RST = 0x02, 0x04
+_MAXSEG = b"\x02\x04"
 _ICMP, _ICMP6 = 1, 58
 _UNREACHABLE, _PORT, _PROHIBITED = {_ICMP: 3, _ICMP6: 1}, {_ICMP: 3, _ICMP6: 4}, {_ICMP: 13, _ICMP6: 1}
 
@@ -30,6 +31,7 @@ class Seen:
     port: int
     refused: bool = False  # ICMP: port unreachable, or a reset of TCP
     received: bool = False  # ICMP: prohibited by the administrator (see `crossroads`)
+    segment: int = 0  # the largest that a SYN says its sender takes, where it says so first
 
 
 def packet(question: Packet, number: int, source_port: int) -> bytes:
@@ -96,7 +98,10 @@ def _read_ip(raw: bytes) -> Seen | None:
     if protocol == Protocol.TCP and load[13] & _RST:
         (acknowledged,) = struct.unpack_from("!I", load, 8)
         return Seen(acknowledged - 1, protocol, source, source_port, destination, port, refused=True)
-    return Seen(number, protocol, source, source_port, destination, port)
+    segment = 0
+    if protocol is Protocol.TCP and load[20:22] == _MAXSEG:
+        (segment,) = struct.unpack_from("!H", load, 22)
+    return Seen(number, protocol, source, source_port, destination, port, segment=segment)
 
 
 def _load(protocol: Protocol, source_port: int, port: int, number: int) -> bytes:

@@ -55,12 +55,6 @@ def endings(table: Table, packet: Packet) -> Endings:
     )
 
 
-def entry(table: Table, packet: Packet) -> Entry | None:
-    """The entry that a packet hits."""
-    found = _hit(table, packet)
-    return found[0] if found else None
-
-
 def _hit(table: Table, packet: Packet) -> tuple[Entry, bool] | None:
     """The entry that a packet hits, and whether it is masqueraded whatever the entry says."""
     outside = packet.origin is Origin.OUTSIDE

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from handover_agent.table import FrontendFlags, Protocol, Table
+from handover_agent.table import Protocol
 from tests.differential import proxied, tabled
 from tests.differential.asking import Question
 from tests.differential.batches import agree, ask, seen_from
@@ -106,9 +106,7 @@ def test_our_sockets_reach_what_kube_proxys_rules_let_them_reach(
     chosen = [
         (cluster, question, expected)
         for cluster, question, expected in wanted(proxied_batch)
-        if question.packet.origin is Origin.NODE
-        and question.packet.protocol is not Protocol.SCTP
-        and not left_to_packets(question, proxied_batch.table)
+        if question.packet.origin is Origin.NODE and question.packet.protocol is not Protocol.SCTP
     ]
     with (
         at_the_node(),
@@ -123,15 +121,6 @@ def test_our_sockets_reach_what_kube_proxys_rules_let_them_reach(
         if not agree(question, expected.endings, ours)
     ]
     assert not differences, f"{len(differences)} differ:\n" + "\n".join(differences[:_SHOWN])
-
-
-def left_to_packets(question: Question, table: Table) -> bool:
-    """Drops, and who may come by source ranges: a socket does not decide these.
-
-    Not compared yet for the node's own packets: some that kube-proxy serves are dropped by `from_node`.
-    """
-    entry = tabled.entry(table, question.packet)
-    return entry is not None and bool(entry.flags & (FrontendFlags.DROP | FrontendFlags.SOURCES))
 
 
 @contextmanager
