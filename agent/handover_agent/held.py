@@ -32,6 +32,7 @@ class Holdings:
     def read(self) -> None:
         """Take over what the kernel holds, forgetting what we thought. Raises OSError."""
         found = self._maps.read_frontends()
+        self._maps.keep_addresses(found)
         spans, unsound = _sound(
             {(v.offset, v.count) for v in found.values() if v.count}, self.regions.capacity
         )
@@ -110,6 +111,7 @@ class Holdings:
         What we know of free regions stays known: unlike after `read`, nothing has to rest because of it.
         """
         actual = self._maps.read_frontends()
+        self._maps.keep_addresses(actual)
         for key, value in actual.items():
             held = self.frontends.get(key)
             if held is None or held.value != value:

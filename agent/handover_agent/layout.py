@@ -12,9 +12,10 @@ from importlib import resources
 from handover_agent.bpfmap import MapType
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, Scope
 
-LAYOUT = 2
+LAYOUT = 3
 COUNTERS_ROOM = 128  # consts.h
 WORK_BYTES = 512  # consts.h
+KNOWN_GROUPS, KNOWN_GROUP_BYTES = 1024, 64  # consts.h
 FORWARD_BYTES = 24  # struct forward
 STRANDED_ROOM = 4096
 """Sockets that are noted at once; the others' next datagrams are other chances."""
@@ -25,6 +26,7 @@ _PORT = struct.Struct(">H")
 _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
 _INDEX = struct.Struct("=I")
+_WORDS = struct.Struct("=4I")
 _SETTINGS = struct.Struct("=HH4s")
 _ACCEPTING = struct.Struct("=H")  # the beginning of it, in every layout
 _FORWARD_KEY = struct.Struct("=Q20s4x")
@@ -81,6 +83,8 @@ def map_specs(sizes: Sizes) -> tuple[MapSpec, ...]:
         MapSpec("clients", MapType.HASH, 16, 8, sizes.clients, _NO_PREALLOC),
         MapSpec("stranded", MapType.HASH, 40, _ENDPOINT.size, STRANDED_ROOM, _NO_PREALLOC),
         MapSpec("work", MapType.PERCPU_ARRAY, 4, WORK_BYTES, 1),
+        MapSpec("addresses", MapType.ARRAY, 4, KNOWN_GROUP_BYTES, KNOWN_GROUPS),
+        MapSpec("flow_addresses", MapType.ARRAY, 4, KNOWN_GROUP_BYTES, KNOWN_GROUPS),
     )
 
 
@@ -106,6 +110,13 @@ def unpack_frontend(raw: bytes) -> FrontendValue:
     """The inverse of `pack_frontend`."""
     offset, count, service_id, timeout, flags = _FRONTEND.unpack(raw)
     return FrontendValue(offset, count, service_id, FrontendFlags(flags), timeout)
+
+
+def place_of(address: bytes) -> tuple[int, int, int]:
+    """Where an address has its place (known.h): group, byte in it, and bit of that."""
+    first, second, third, fourth = _WORDS.unpack(address)
+    place = (first ^ second ^ third ^ fourth) * 0x9E3779B1 & 0xFFFFFFFF
+    return place >> 22, place >> 16 & 63, place >> 13 & 7
 
 
 def pack_backend(backend: Backend) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from handover_agent import bpfbatch, layout
+from handover_agent.known import KnownAddresses
 from handover_agent.bpfmap import map_info
 from handover_agent.bpfsys import BpfError, obj_get
 from handover_agent.table import Backend, FrontendKey, FrontendValue, MapFull, Prefix, Source
@@ -22,6 +23,7 @@ class PinnedMaps:
         self._backends = obj_get(directory / "backends")
         self._frontend_info, self._backend_info = map_info(self._frontends.fd), map_info(self._backends.fd)
         self._sources = obj_get(directory / "sources")
+        self._known = KnownAddresses(directory / "addresses")
         self._source_info = map_info(self._sources.fd)
 
     def __enter__(self) -> Self:
@@ -32,8 +34,8 @@ class PinnedMaps:
 
     def close(self) -> None:
         """Close the descriptors; the maps stay pinned."""
-        for descriptor in (self._frontends, self._backends, self._sources):
-            descriptor.close()
+        for opened in (self._frontends, self._backends, self._sources, self._known):
+            opened.close()
 
     @property
     def frontend_capacity(self) -> int:
@@ -59,6 +61,7 @@ class PinnedMaps:
     def write_frontends(self, entries: Mapping[FrontendKey, FrontendValue]) -> None:
         """Set frontends, each in one atomic step, in order. Raises MapFull after having written some."""
         packed = [(layout.pack_key(key), layout.pack_frontend(value)) for key, value in entries.items()]
+        self._known.add(key.address for key in entries)
         try:
             bpfbatch.write(self._frontends.fd, packed)
         except BpfError as error:
@@ -66,6 +69,10 @@ class PinnedMaps:
                 wanted = len(entries.keys() | self.read_frontends().keys())
                 raise MapFull("frontends", self.frontend_capacity, wanted) from error
             raise
+
+    def keep_addresses(self, keys: Iterable[FrontendKey]) -> None:
+        """Let packets be looked at that go to addresses of these, and no others. Only for whoever writes frontends."""
+        self._known.be(key.address for key in keys)
 
     def delete_frontends(self, keys: Iterable[FrontendKey]) -> None:
         """Remove frontends; those that are not there are passed over."""

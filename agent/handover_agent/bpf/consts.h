@@ -21,6 +21,8 @@ enum map_number {
 	MAP_CLIENTS = 11,
 	MAP_STRANDED = 12,
 	MAP_WORK = 13,
+	MAP_ADDRESSES = 14,
+	MAP_FLOW_ADDRESSES = 15,
 };
 
 /* table.Protocol */
@@ -70,6 +72,10 @@ enum counter {
 
 /* Bytes that a packet path program has to work in, besides its stack: more than it needs now. */
 #define WORK_BYTES 512
+
+/* Places for addresses (known.h): how many groups of how many bytes. */
+#define KNOWN_GROUPS      1024
+#define KNOWN_GROUP_BYTES 64
 
 /* Steps of the binary search in a region: enough for 2^16 - 1 backends; the verifier wants it constant. */
 #define SEARCH_STEPS 16

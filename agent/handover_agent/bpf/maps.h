@@ -17,6 +17,8 @@
  *   clients    hash            address -> netns cookie      from_pod               agent (to show them)
  *   work       per-CPU array   0 -> struct work             packet path            the same run of a program
  *   stranded   hash            flow_key -> endpoint         packet path            agent
+ *   addresses  array           place -> known_group         agent                  packet path
+ *   flow_addresses array       place -> known_group         packet path            packet path
  *
  * A region of `backends` never changes while a frontend points at it: the agent writes a new region, then the
  * frontend in one update, and uses the old region again only after a grace period.
@@ -28,20 +30,22 @@
 #include "kernel.h"
 #include "structs.h"
 
-#define SETTINGS  MAP(MAP_SETTINGS)
-#define FRONTENDS MAP(MAP_FRONTENDS)
-#define BACKENDS  MAP(MAP_BACKENDS)
-#define REVERSE   MAP(MAP_REVERSE)
-#define FORWARD   MAP(MAP_FORWARD)
-#define SOCKETS   MAP(MAP_SOCKETS)
-#define AFFINITY  MAP(MAP_AFFINITY)
-#define COUNTERS  MAP(MAP_COUNTERS)
-#define FLOWS     MAP(MAP_FLOWS)
-#define FRAGMENTS MAP(MAP_FRAGMENTS)
-#define SOURCES   MAP(MAP_SOURCES)
-#define CLIENTS   MAP(MAP_CLIENTS)
-#define STRANDED  MAP(MAP_STRANDED)
-#define WORK      MAP(MAP_WORK)
+#define SETTINGS       MAP(MAP_SETTINGS)
+#define FRONTENDS      MAP(MAP_FRONTENDS)
+#define BACKENDS       MAP(MAP_BACKENDS)
+#define REVERSE        MAP(MAP_REVERSE)
+#define FORWARD        MAP(MAP_FORWARD)
+#define SOCKETS        MAP(MAP_SOCKETS)
+#define AFFINITY       MAP(MAP_AFFINITY)
+#define COUNTERS       MAP(MAP_COUNTERS)
+#define FLOWS          MAP(MAP_FLOWS)
+#define FRAGMENTS      MAP(MAP_FRAGMENTS)
+#define SOURCES        MAP(MAP_SOURCES)
+#define CLIENTS        MAP(MAP_CLIENTS)
+#define STRANDED       MAP(MAP_STRANDED)
+#define WORK           MAP(MAP_WORK)
+#define ADDRESSES      MAP(MAP_ADDRESSES)
+#define FLOW_ADDRESSES MAP(MAP_FLOW_ADDRESSES)
 
 static __always_inline void count(enum counter which)
 {

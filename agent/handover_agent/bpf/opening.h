@@ -6,6 +6,7 @@
 #define HANDOVER_OPENING_H
 
 #include "flows.h"
+#include "known.h"
 #include "node.h"
 #include "select.h"
 #include "sender.h"
@@ -104,6 +105,8 @@ static __always_inline int open_flow(struct flow_key *key, struct flow *flow, in
 	struct flow_key other;
 	struct flow *first;
 
+	will_have_flows(&key->to);
+	will_have_flows(&flow->other.address);
 	if (!take_backward(key, flow, another_port)) {
 		*action = SHOT;
 		return 0;
@@ -137,6 +140,7 @@ static __always_inline int find_or_open(
 	struct flow *flow = &work->flow;
 	int found, action = GO_ON;
 
+	begin_opening(work);
 	found = packet_frontend(packet, origin, frontend, &work->outside);
 	if (known) {
 		if (goes_on(&packet->key, known, found ? frontend : 0, now)) {

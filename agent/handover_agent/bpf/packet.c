@@ -25,6 +25,27 @@
 #include "stranded.h"
 #include "translate.h"
 
+/* Whether there can be a frontend, or a flow, that a packet goes to. */
+static __always_inline int may_be_served(const struct packet *packet)
+{
+	__u32 place = place_of(&packet->key.to);
+
+	return may_be_frontend(place) || may_have_flows(place);
+}
+
+/* The flow that a packet of a backend belongs to. */
+static __always_inline struct flow *find_back(struct packet *packet)
+{
+	return may_have_flows(place_of(&packet->key.from)) ? find_flow(&packet->key, TO_CLIENT) : 0;
+}
+
+/* A packet between others. */
+static __always_inline int pass_by(const struct packet *packet)
+{
+	count(packet->does & OPENS ? COUNT_packet_not_a_frontend : COUNT_packet_no_flow);
+	return GO_ON;
+}
+
 /* A packet that goes to a frontend, or to anywhere. */
 static __always_inline int to_frontend(
 	struct __sk_buff *skb, struct work *work, struct flow *known, enum origin origin)
@@ -68,7 +89,7 @@ static __always_inline int inward(struct __sk_buff *skb, enum origin origin)
 {
 	struct work *work = begin_work();
 	struct flow *known, *back;
-	int action = GO_ON;
+	int served, action = GO_ON;
 
 	if (!work || is_ours(skb)) /* then it is an answer to the node that was redirected here */
 		return GO_ON;
@@ -95,15 +116,21 @@ static __always_inline int inward(struct __sk_buff *skb, enum origin origin)
 		note_stranded(skb, work);
 	forget_fragment(&work->packet, HOOK_INWARD);
 	forget_fragment(&work->packet, HOOK_TO_NODE);
-	known = find_flow(&work->packet.key, TO_BACKEND);
+	served = may_be_served(&work->packet);
+	known = served ? find_flow(&work->packet.key, TO_BACKEND) : 0;
 	if (!known) {
-		back = find_flow(&work->packet.key, TO_CLIENT);
+		back = find_back(&work->packet);
 		if (back && back->flags & FLOW_NODE)
 			return to_client(skb, work, back, HOOK_TO_NODE);
 		if (back) {
 			/* An answer that is translated on its way out: it is not looked up as a request. */
 			count(COUNT_packet_answers);
 			return GO_ON;
+		}
+		if (!served) {
+			if (origin == FROM_POD && work->packet.does & OPENS)
+				note_address(skb, &work->packet);
+			return pass_by(&work->packet);
 		}
 		work->packet.key.direction = TO_BACKEND;
 	}
@@ -140,7 +167,7 @@ static __always_inline int leaving(struct __sk_buff *skb, int node, enum hook ba
 	}
 	note_stranded(skb, work);
 	forget_fragment(&work->packet, back);
-	flow = find_flow(&work->packet.key, TO_CLIENT);
+	flow = find_back(&work->packet);
 	if (flow)
 		return to_client(skb, work, flow, back);
 	if (!node) {
@@ -148,6 +175,8 @@ static __always_inline int leaving(struct __sk_buff *skb, int node, enum hook ba
 		return GO_ON;
 	}
 	forget_fragment(&work->packet, HOOK_NODE);
+	if (!may_be_served(&work->packet))
+		return pass_by(&work->packet);
 	return to_frontend(skb, work, find_flow(&work->packet.key, TO_BACKEND), FROM_NODE);
 }
 

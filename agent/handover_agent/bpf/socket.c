@@ -80,7 +80,7 @@ static __always_inline enum verdict outgoing(
 	struct bpf_sock_addr *ctx, struct endpoint *destination, const struct endpoint *peer, enum call call)
 {
 	struct frontend_key key = {.address = destination->address, .port = destination->port};
-	const struct forward *earlier = 0;
+	struct forward *earlier = 0;
 	struct frontend frontend;
 	struct choice choice = {};
 	struct address client;
@@ -138,8 +138,12 @@ static __always_inline enum verdict outgoing(
 	}
 	if (!remember_reverse(cookie, &choice.backend, destination, protocol))
 		return LEAVE;
-	if (protocol == PROTOCOL_UDP)
+	if (verdict == KEPT) {
+		if (earlier && earlier->index != choice.index)
+			earlier->index = choice.index;
+	} else if (protocol == PROTOCOL_UDP) {
 		remember_forward(cookie, destination, &choice.backend, choice.index);
+	}
 
 	if (call == CONNECT)
 		count(COUNT_connect_translated);

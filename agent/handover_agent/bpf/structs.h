@@ -123,6 +123,11 @@ struct fragment {
 	__u32 localhost; /* 1: the other address changes as well, see localhost.h */
 };
 
+/* Places of addresses: known.h. */
+struct known_group {
+	__u8 bytes[KNOWN_GROUP_BYTES];
+};
+
 struct source_key {
 	__u32 prefix_bits; /* of what follows */
 	__be32 service_id;

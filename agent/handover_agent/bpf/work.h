@@ -33,9 +33,22 @@ static __always_inline struct work *begin_work(void)
 	__u32 zero = 0;
 	struct work *work = map_lookup(WORK, &zero);
 
-	if (work)
-		__builtin_memset(work, 0, sizeof(*work));
+	if (work) {
+		__builtin_memset(&work->packet, 0, sizeof(work->packet));
+		work->turned.zero = 0;
+	}
 	return work;
+}
+
+/* Clears what a flow is opened with, which is more than most packets need. */
+static __always_inline void begin_opening(struct work *work)
+{
+	__builtin_memset(&work->flow, 0, sizeof(work->flow));
+	__builtin_memset(&work->frontend, 0, sizeof(work->frontend));
+	__builtin_memset(&work->choice, 0, sizeof(work->choice));
+	__builtin_memset(&work->client, 0, sizeof(work->client));
+	work->outside = 0;
+	work->another_port = 0;
 }
 
 #endif

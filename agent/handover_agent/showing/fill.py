@@ -71,6 +71,8 @@ ABOUT: dict[str, About] = {
         "datagrams that come in pieces",
         _LRU.format(what="the later pieces of a datagram are lost"),
     ),
+    "addresses": About("places of the frontends' addresses, looked at before anything else"),
+    "flow_addresses": About("the same of what flows go to"),
     "sources": About(
         "prefixes that may use a load balancer (loadBalancerSourceRanges)",
         _GROWS.format(what="further load balancers with source ranges are not served here"),

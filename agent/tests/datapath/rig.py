@@ -148,6 +148,10 @@ class Rig:
         with obj_get(self._directory / "flows") as flows:
             bpfbatch.delete(flows.fd, lost)
 
+    def forget_addresses(self) -> None:
+        """Let no frontend's address have its place any more, as after a table that has none of them."""
+        self._maps.keep_addresses([])
+
     def lose_sockets(self) -> None:
         """Forget what the socket path knows of open sockets."""
         for name in ("reverse", "forward", "sockets"):

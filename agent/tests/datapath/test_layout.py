@@ -96,6 +96,8 @@ def test_maps_have_the_numbers_and_sizes_that_c_gives_them() -> None:
         "clients": ("struct address", "__u64"),
         "work": ("__u32", "char[WORK_BYTES]"),
         "stranded": ("struct flow_key", "struct endpoint"),
+        "addresses": ("__u32", "struct known_group"),
+        "flow_addresses": ("__u32", "struct known_group"),
     }
     sizes = constants([f"sizeof({name})" for spec in specs for name in types[spec.name]])
     assert sizes == [size for spec in specs for size in (spec.key_bytes, spec.value_bytes)]

@@ -32,6 +32,8 @@ class FakeMaps:
     backend_capacity: int = 262144
     source_capacity: int = 1024
     frontends: dict[FrontendKey, FrontendValue] = field(default_factory=dict)
+    addresses: set[bytes] = field(default_factory=set)
+    """That packets are looked at for."""
     array: dict[int, Backend] = field(default_factory=dict)
     sources: set[Source] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
@@ -45,12 +47,16 @@ class FakeMaps:
 
     def write_frontends(self, entries: Mapping[FrontendKey, FrontendValue]) -> None:
         self._call("write_frontends")
+        self.addresses |= {key.address for key in entries}
         for key, value in entries.items():
             self._single("write_frontends", key)
             if key not in self.frontends and len(self.frontends) >= self.frontend_capacity:
                 raise MapFull("frontends", self.frontend_capacity, len(self.frontends) + 1)
             self.frontends[key] = value
             self.on_write()
+
+    def keep_addresses(self, keys: Iterable[FrontendKey]) -> None:
+        self.addresses = {key.address for key in keys}
 
     def delete_frontends(self, keys: Iterable[FrontendKey]) -> None:
         self._call("delete_frontends")

@@ -70,6 +70,13 @@ def values(count: int) -> dict[FrontendKey, FrontendValue]:
     return {key(f"10.96.1.{n}"): FrontendValue(n, 1, n + 1) for n in range(count)}
 
 
+def test_addresses_may_be_kept_for_some_frontends_whatever_was_written(maps: Maps) -> None:
+    maps.write_frontends(values(3))
+    maps.keep_addresses([A, B])
+    maps.write_frontends({C: FrontendValue(1, 1, 1)})
+    assert set(maps.read_frontends()) == {*values(3), C}
+
+
 def test_new_maps_are_empty_and_tell_their_size(maps: Maps) -> None:
     assert (maps.frontend_capacity, maps.backend_capacity) == (FRONTENDS, BACKENDS)
     assert maps.read_frontends() == {}
