@@ -1,4 +1,6 @@
-"""What the programs write into the maps, as values: the Python side of the structs that only C fills in. Pure.
+"""What the programs write into the maps, as values: the Python side of the structs that C fills in. Pure.
+
+The agent itself writes flows only while they change hands between the programs and conntrack.
 
 Times are the kernel's monotonic clock (CLOCK_MONOTONIC, nanoseconds), which `time.monotonic_ns` reads too.
 """
@@ -21,6 +23,7 @@ _NOTE_KEY = struct.Struct("=16s16s2s2s4x")
 _COOKIE = struct.Struct("=II8x")
 _FLOW_KEY = struct.Struct("=16s16s2s2sBB2x")
 _FLOW = struct.Struct("=20sIQII2sBBBBBB")
+_SEEN_AT, _FLAGS_AT = 24, 42  # in struct flow
 
 
 class Direction(IntEnum):
@@ -37,6 +40,8 @@ class FlowFlags(IntFlag):
     DIRECT = 2  # to no frontend: only the client's port changes, which a flow of ours has there
     NODE = 4  # the client is this node
     LOCALHOST = 8  # at 127.0.0.1: the backend sees another of its addresses
+    LEFT = 16  # datagrams that the kernel's conntrack translates; there is only a forward entry
+    HELD = 32  # datagrams whose flow is just being handed to conntrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class Flow:
     backend_finished: bool
     reset: bool
     confused: bool
+    lives_s: int = 0
+    """LEFT: how long conntrack remembers it after a datagram, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ def unpack_note(key: bytes, value: bytes) -> Note:
 def unpack_flow(key: bytes, value: bytes) -> Flow:
     """struct flow_key and struct flow."""
     source, destination, source_port, destination_port, protocol, direction = _FLOW_KEY.unpack(key)
-    other, service_id, last_seen_ns, _, _, client_port, flags, *seen = _FLOW.unpack(value)
+    other, service_id, last_seen_ns, proof, _, client_port, flags, *seen = _FLOW.unpack(value)
     return Flow(
         Direction(direction),
         protocol,
@@ -152,7 +159,28 @@ def unpack_flow(key: bytes, value: bytes) -> Flow:
         int.from_bytes(client_port, "big"),
         FlowFlags(flags),
         *map(bool, seen),
+        *((proof,) if flags & FlowFlags.LEFT else ()),
     )
+
+
+def pack_flow_key(direction: Direction, protocol: int, source: Backend, destination: Backend) -> bytes:
+    """struct flow_key: packets from `source` to `destination`."""
+    ports = source.port.to_bytes(2, "big"), destination.port.to_bytes(2, "big")
+    return _FLOW_KEY.pack(source.address, destination.address, *ports, protocol, direction)
+
+
+def pack_left(backend: Backend, service_id: int, last_seen_ns: int, lives_s: int) -> bytes:
+    """struct flow, of one that conntrack translates, and forgets `lives_s` after its last datagram."""
+    other = _ENDPOINT.pack(backend.address, backend.port.to_bytes(2, "big"))
+    return _FLOW.pack(other, service_id, last_seen_ns, lives_s, 0, bytes(2), FlowFlags.LEFT, *bytes(5))
+
+
+def pack_held(value: bytes, now_ns: int) -> bytes:
+    """This struct flow (empty: one that says nothing else), with its datagrams waiting from now on."""
+    held = bytearray(value or bytes(_FLOW.size))
+    held[_SEEN_AT : _SEEN_AT + 8] = struct.pack("=Q", now_ns)
+    held[_FLAGS_AT] |= FlowFlags.HELD
+    return bytes(held)
 
 
 def protocol_text(number: int) -> str:

@@ -52,6 +52,8 @@ enum flow_flags {
 	FLOW_NODE = 4,       /* the client is this node, or rather its kernel */
 	FLOW_LOCALHOST = 8,  /* and it is at 127.0.0.1: see localhost.h */
 	FLOW_DIRECT = 2, /* to no frontend: only the client's port changes, which a flow of ours has there */
+	FLOW_LEFT = 16,  /* datagrams that the kernel's conntrack translates: there is only a forward entry */
+	FLOW_HELD = 32,  /* datagrams whose flow is just being handed to conntrack: they have to wait */
 };
 
 /* Where a piece of a datagram is met. */
@@ -92,6 +94,10 @@ enum counter {
 /* How long after its last answer a flow of datagrams stays with a backend that gets no new ones: a server that
  * is about to end goes on answering those that it knows. */
 #define DRAINING_S 2
+
+/* For how long datagrams wait at most while their flow is handed over, in milliseconds: the agent needs less than
+ * one, but it may be interrupted, or end. */
+#define HELD_MS 1000
 
 /* Ports that a client may get towards a backend where its own is in use, and how many are tried. They are below
  * those that Linux gives to clients, and below NodePorts. */

@@ -78,3 +78,6 @@ COUNTER(stranded_noted,
 	"Connected UDP sockets found sending to a backend that serves no more, noted for the agent")
 COUNTER(stranded_not_noted,
 	"The same, not noted as there were too many: their next datagram is another chance")
+COUNTER(packet_left,
+	"Datagrams to a frontend left to conntrack, which began to translate their flow before us")
+COUNTER(packet_held, "Times that a datagram was made to wait while its flow was handed to conntrack")

@@ -11,7 +11,7 @@
  *   sockets    LRU hash        cookie -> endpoint           connect, sendmsg       sock_release
  *   affinity   LRU hash        affinity_key -> affinity     selection              selection
  *   counters   per-CPU array   enum counter -> u64          programs               agent
- *   flows      LRU hash        flow_key -> flow             packet path            packet path, agent
+ *   flows      LRU hash        flow_key -> flow             packet path, agent     packet path, agent
  *   fragments  LRU hash        fragment_key -> fragment     packet path            packet path
  *   sources    LPM trie        source_key -> u32 (unused)   agent                  packet path
  *   clients    hash            address -> netns cookie      from_pod               agent (to show them)

@@ -5,6 +5,7 @@
 #ifndef HANDOVER_OPENING_H
 #define HANDOVER_OPENING_H
 
+#include "changing.h"
 #include "flows.h"
 #include "known.h"
 #include "node.h"
@@ -141,6 +142,17 @@ static __always_inline int find_or_open(
 	int found, action = GO_ON;
 
 	begin_opening(work);
+	if (known && known->flags & (FLOW_LEFT | FLOW_HELD)) {
+		if (is_left(known, now))
+			return GO_ON;
+		if (is_held(known, packet) && origin != FROM_NODE)
+			return hold(skb);
+		if (known->flags & FLOW_LEFT) {
+			count(COUNT_flow_ended);
+			map_delete(FLOWS, &packet->key);
+			known = 0;
+		}
+	}
 	found = packet_frontend(packet, origin, frontend, &work->outside);
 	if (known) {
 		if (goes_on(&packet->key, known, found ? frontend : 0, now)) {
@@ -177,6 +189,8 @@ static __always_inline int find_or_open(
 	} else {
 		if (!is_accepting()) {
 			count(COUNT_packet_not_accepting);
+			if (packet->key.protocol == PROTOCOL_UDP && frontend->count && origin != FROM_NODE)
+				leave(&packet->key, frontend, flow, now);
 			return GO_ON;
 		}
 		if (frontend->flags & FRONTEND_SOURCES && !is_admitted(frontend, &packet->key.from)) {

@@ -94,8 +94,9 @@ struct flow_key {
 struct flow {
 	struct endpoint other; /* TO_BACKEND: the backend; TO_CLIENT: the frontend */
 	__u32 service_id;
-	__u64 last_seen_ns;
-	__u32 proof; /* what an answer to the opening packet carries: TCP's sequence number + 1, SCTP's tag */
+	__u64 last_seen_ns; /* FLOW_HELD: since when */
+	__u32 proof; /* what an answer to the opening packet carries: TCP's sequence number + 1, SCTP's tag;
+		      * FLOW_LEFT: how long conntrack remembers the flow after a datagram, in seconds */
 	__u32 index; /* TO_BACKEND: where in the array of backends it was; checked before it is believed */
 	__be16 client_port; /* TO_BACKEND: the port that the backend sees; TO_CLIENT: the one that the client uses */
 	__u8 flags;         /* enum flow_flags; constant */

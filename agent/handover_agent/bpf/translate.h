@@ -108,7 +108,7 @@ static __always_inline int find_quoted(struct work *work, enum direction directi
 
 	turn(&work->packet.key, &work->turned);
 	found = find_flow(&work->turned, direction);
-	if (!found)
+	if (!found || found->flags & FLOW_LEFT)
 		return 0;
 	work->flow = *found;
 	return 1;

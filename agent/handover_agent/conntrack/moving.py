@@ -62,13 +62,19 @@ def request(seen: Tuple) -> bytes:
     return _family(seen) + _tuple(CTA_TUPLE_ORIG, seen)
 
 
-def replacement(payload: bytes, asked: Tuple) -> tuple[Flow, bytes]:
+def answers(payload: bytes, seen: Tuple) -> Tuple:
+    """What a connection's answers look like where they arrive, by what conntrack said of it. Raises ValueError."""
+    return _answers(_entry(payload), seen)
+
+
+def replacement(payload: bytes, moving: Moving) -> tuple[Flow, bytes]:
     """The entry that conntrack answered with, and the one to create in its place. Raises ValueError."""
-    old = parse(payload)
-    if old is None:
-        raise ValueError(f"an entry without ports: {payload.hex()}")
+    old, asked = _entry(payload), moving.asked
+    answer = _answers(old, moving.seen)
     status = _CONFIRMED | old.status & (_SEEN_REPLY | IPS_ASSURED)
-    body = _tuple(CTA_TUPLE_ORIG, asked) + _tuple(CTA_TUPLE_REPLY, _inverse(asked))
+    if answer is old.original:
+        status |= _SEEN_REPLY
+    body = _tuple(CTA_TUPLE_ORIG, asked) + _tuple(CTA_TUPLE_REPLY, inverse(asked))
     body += attribute(CTA_TIMEOUT, struct.pack(">I", max(old.timeout_s, 1)))
     body += attribute(CTA_STATUS, struct.pack(">I", status))
     for kind, start, end in attributes(payload, FAMILY.size, len(payload)):
@@ -76,17 +82,28 @@ def replacement(payload: bytes, asked: Tuple) -> tuple[Flow, bytes]:
             body += attribute(kind, _liberal(payload, start, end), nested=True)
         elif kind in {_CTA_MARK, CTA_ZONE}:
             body += attribute(kind, payload[start:end])
-    answered_by, answered_to = old.reply.source, old.reply.destination
-    if (answered_by, old.reply.source_port) != (asked.destination, asked.destination_port):
-        body += _nat(_CTA_NAT_DST, answered_by, old.reply.source_port)
-    if (answered_to, old.reply.destination_port) != (asked.source, asked.source_port):
-        body += _nat(_CTA_NAT_SRC, answered_to, old.reply.destination_port)
+    if (answer.source, answer.source_port) != (asked.destination, asked.destination_port):
+        body += _nat(_CTA_NAT_DST, answer.source, answer.source_port)
+    if (answer.destination, answer.destination_port) != (asked.source, asked.source_port):
+        body += _nat(_CTA_NAT_SRC, answer.destination, answer.destination_port)
     return old, _family(asked) + body
+
+
+def _entry(payload: bytes) -> Flow:
+    entry = parse(payload)
+    if entry is None:
+        raise ValueError(f"an entry without ports: {payload.hex()}")
+    return entry
+
+
+def _answers(entry: Flow, seen: Tuple) -> Tuple:
+    """Of datagrams, the backend may have sent the first that conntrack knows of."""
+    return entry.reply if entry.original == seen else entry.original
 
 
 def _liberal(payload: bytes, start: int, end: int) -> bytes:
     """Protocol state as it was; for TCP with flags that keep it from being held against the next packets."""
-    found = b""
+    state = b""
     for kind, low, high in attributes(payload, start, end):
         value = payload[low:high]
         if kind == CTA_PROTOINFO_TCP:
@@ -99,15 +116,16 @@ def _liberal(payload: bytes, start: int, end: int) -> bytes:
                 )
                 for inner, a, b in attributes(payload, low, high)
             )
-        found += attribute(kind, value, nested=True)
-    return found
+        state += attribute(kind, value, nested=True)
+    return state
 
 
 def _family(about: Tuple) -> bytes:
     return FAMILY.pack(_AF_INET if _is_ipv4(about.source) else _AF_INET6, 0, 0)
 
 
-def _inverse(about: Tuple) -> Tuple:
+def inverse(about: Tuple) -> Tuple:
+    """What goes the other way."""
     return Tuple(about.destination, about.destination_port, about.source, about.source_port, about.protocol)
 
 

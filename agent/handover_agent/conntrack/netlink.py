@@ -116,23 +116,39 @@ class Mover:
 
         What started anew in between is in the way, and is replaced in turn. Raises ConntrackError.
         """
-        for _ in range(_MOST_TRIES):
-            payload = self._get(moving.seen)
-            if payload is None:
+        tries = 0
+        while True:
+            found = self.find(moving.seen)
+            if found is None:
                 return False
-            old, created = replacement(payload, moving.asked)
-            first = self._message(_DELETE, 0, FAMILY.pack(old.family, 0, 0) + old.identity)
-            second = self._message(_NEW, _CREATE | _EXCLUSIVE, created)
-            self._socket.send(first + second)
-            deleted, code = self._code(), self._code()
-            if code == 0:
+            self.send(self.prepare(moving, found))
+            error = self.outcome()
+            if error is None:
                 return True
-            if code != errno.EEXIST or deleted not in {0, errno.ENOENT}:
-                break
-        raise ConntrackError("create an entry with translation", code)
+            tries += 1
+            if error.code != errno.EEXIST or tries == _MOST_TRIES:
+                raise error
 
-    def _get(self, seen: Tuple) -> bytes | None:
-        self._socket.send(self._message(_GET, 0, request(seen)))
+    def prepare(self, moving: Moving, found: bytes) -> bytes:
+        """What to `send`, to have the new entry in the place of the one that was found."""
+        old, created = replacement(found, moving)
+        delete = self._message(_DELETE, 0, FAMILY.pack(old.family, 0, 0) + old.identity)
+        return delete + self._message(_NEW, _CREATE | _EXCLUSIVE, created)
+
+    def send(self, prepared: bytes) -> None:
+        """Replace entries, several if they are prepared one behind the other; when this returns, it was tried."""
+        self._socket.send(prepared)
+
+    def outcome(self) -> ConntrackError | None:
+        """What was wrong with the next of those that were sent; EEXIST: with another try it may succeed."""
+        deleted, created = self._code(), self._code()
+        if deleted not in {0, errno.ENOENT}:
+            return ConntrackError("delete an entry without translation", deleted)
+        return ConntrackError("create an entry with translation", created) if created else None
+
+    def find(self, about: Tuple) -> bytes | None:
+        """Conntrack's message about a connection, by either of its directions. Raises ConntrackError."""
+        self._socket.send(self._message(_GET, 0, request(about)))
         payload = None
         while True:
             data = self._socket.recv(_BUFFER_BYTES)

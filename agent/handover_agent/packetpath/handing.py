@@ -14,10 +14,13 @@ from pathlib import Path
 from handover_agent import bpfbatch, bpfmap, bpfsys
 from handover_agent.conntrack import ConntrackError
 from handover_agent.conntrack.entries import Tuple
-from handover_agent.conntrack.moving import Moving
+from handover_agent.conntrack.moving import Moving, inverse
 from handover_agent.conntrack.netlink import Mover
-from handover_agent.entries import Direction, Flow, unpack_flow
+from handover_agent.entries import Direction, Flow, FlowFlags, unpack_flow
 from handover_agent.kubeproxy import nftables
+from handover_agent.packetpath import holding
+from handover_agent.packetpath.holding import Held, key_of
+from handover_agent.table import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -46,39 +49,44 @@ def to_conntrack(flows: Path, read: Callable[[bytes, bytes], Flow] = unpack_flow
         return Handed()
     with opened:
         info = bpfmap.map_info(opened.fd)
-        entries = [
-            (key, read(key, value))
-            for key, value in bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes)
-        ]
-        backward = {_ends(flow): key for key, flow in entries if flow.direction is Direction.BACKWARD}
+        entries = dict(bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes))
         forward = [
-            (key, flow) for key, flow in entries if flow.direction is Direction.FORWARD and goes_on(flow)
+            (key, flow)
+            for key, value in entries.items()
+            if (flow := read(key, value)).direction is Direction.FORWARD and goes_on(flow)
         ]
         if not forward:
             return Handed()
-        moved, unknown, problems = 0, 0, list[str]()
+        outcomes = list[bool | ConntrackError]()
         with guard(), Mover() as mover:
+            held = list[Held]()
             for key, flow in forward:
                 moving = moving_of(flow)
-                try:
-                    known = mover.move(moving)
-                except ConntrackError as error:
-                    problems.append(str(error))
+                keys = [key, key_of(Direction.BACKWARD, inverse(moving.seen))]
+                if flow.protocol == Protocol.UDP:
+                    held.append(Held(moving, tuple((key, entries[key]) for key in keys if key in entries)))
                     continue
-                moved, unknown = moved + known, unknown + (not known)
-                bpfmap.delete(opened.fd, key)  # first: from now on the client's packets are conntrack's
-                bpfmap.delete(opened.fd, backward.get(_answer(moving.seen), key))
-    told = Handed(moved, unknown, tuple(problems))
+                try:
+                    outcomes.append(mover.move(moving))
+                except ConntrackError as error:
+                    outcomes.append(error)
+                    continue
+                bpfbatch.delete(opened.fd, keys)  # the first one first: the client's packets are conntrack's
+            outcomes += holding.move(opened.fd, mover, held)
+    problems = tuple(str(outcome) for outcome in outcomes if isinstance(outcome, ConntrackError))
+    told = Handed(outcomes.count(True), outcomes.count(False), problems)
     log.info(
         "flows handed over to conntrack",
-        extra={"moved": moved, "unknown": unknown, "failed": len(problems), "first": problems[:1]},
+        extra={"moved": told.moved, "unknown": told.unknown, "failed": len(problems), "first": problems[:1]},
     )
     return told
 
 
 def goes_on(flow: Flow) -> bool:
-    """Whether a flow may have packets yet to come."""
-    return not (flow.reset or (flow.client_finished and flow.backend_finished))
+    """Whether a flow is ours, and may have packets yet to come."""
+    return not flow.flags & FlowFlags.LEFT and not (
+        flow.reset or (flow.client_finished and flow.backend_finished)
+    )
 
 
 def moving_of(flow: Flow) -> Moving:
@@ -119,12 +127,3 @@ def _guarding() -> str:
         )
         lines.append(f"add rule {name} {hook}-lost {_LOST}")
     return "\n".join((*lines, ""))
-
-
-def _ends(flow: Flow) -> Tuple:
-    source, destination = flow.source, flow.destination
-    return Tuple(source.address, source.port, destination.address, destination.port, flow.protocol)
-
-
-def _answer(seen: Tuple) -> Tuple:
-    return Tuple(seen.destination, seen.destination_port, seen.source, seen.source_port, seen.protocol)

@@ -2,7 +2,9 @@
 
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -15,6 +17,7 @@ from handover_agent.entries import (
     Affinity,
     Direction,
     Flow,
+    pack_held,
     unpack_affinity,
     unpack_flow,
     unpack_netns_cookie,
@@ -105,6 +108,20 @@ class Rig:
         with obj_get(self._directory / "flows") as flows:
             for key, value in self._flows():
                 bpfmap.update(flows.fd, key, _aged(value, slice(24, 32), seconds))
+
+    @contextmanager
+    def standing_by(self) -> Iterator[None]:
+        """New connections are left alone meanwhile."""
+        with obj_get(self._directory / "settings") as settings:
+            bpfmap.update(settings.fd, pack_index(0), pack_settings(accepting=False))
+            yield
+            bpfmap.update(settings.fd, pack_index(0), pack_settings(accepting=True))
+
+    def hold_flows(self) -> None:
+        """Have their datagrams wait from now on."""
+        with obj_get(self._directory / "flows") as flows:
+            for key, value in self._flows():
+                bpfmap.update(flows.fd, key, pack_held(value, time.monotonic_ns()))
 
     def age_fragments(self, seconds: float) -> None:
         """The same for the first pieces of datagrams."""

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from handover_agent.datapath import Datapath
-from handover_agent.entries import Direction
+from handover_agent.entries import Direction, FlowFlags
 from handover_agent.marks import Mark
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, Protocol, Scope, ip_bytes
 from tests.datapath.frames import (
@@ -28,7 +28,7 @@ from tests.datapath.frames import (
     udp,
 )
 from tests.datapath.rig import Rig
-from tests.datapath.trial import GO_ON, SHOT, Outcome, Trial
+from tests.datapath.trial import GO_ON, REDIRECT, SHOT, Outcome, Trial
 
 pytestmark = pytest.mark.datapath
 
@@ -295,6 +295,58 @@ def test_answers_keep_a_flow_of_datagrams_alive(trial: Trial, rig: Rig) -> None:
     rig.age_flows(100)
     assert reached(talk.open()) == reached(opened)
     assert "flow_ended" not in rig.counted()
+
+
+def test_a_flow_of_datagrams_that_was_seen_before_new_ones_are_accepted_is_conntracks(
+    trial: Trial, rig: Rig
+) -> None:
+    rig.expose(FRONTENDS[4][0], 80, backends(4))
+    older, newer, stream = Talk(trial, UDP), Talk(trial, UDP, port=40001), Talk(trial, TCP)
+    with rig.standing_by():
+        for talk in (older, stream):
+            assert reached(talk.open()) == (talk.to, 80)
+    assert [flow.flags for flow in rig.flows()] == [FlowFlags.LEFT]
+    for _ in range(3):
+        assert reached(older.open()) == (older.to, 80)
+    assert reached(newer.open()) != (newer.to, 80)
+    assert reached(stream.open()) != (stream.to, 80)
+    counted = rig.counted()
+    assert (counted["packet_left"], counted["flow_opened"]) == (3, 2)
+
+
+def test_it_is_forgotten_no_later_than_by_conntrack(trial: Trial, rig: Rig) -> None:
+    rig.expose(FRONTENDS[4][0], 80, backends(4))
+    talk = Talk(trial, UDP)
+    with rig.standing_by():
+        talk.open()
+    for _ in range(3):
+        rig.age_flows(29)
+        assert reached(talk.open()) == (talk.to, 80)
+    rig.age_flows(30)
+    assert reached(talk.open()) != (talk.to, 80)
+    assert rig.counted()["flow_ended"] == 1
+    assert len(rig.flows()) == 2
+
+
+@pytest.mark.parametrize("way", ["question", "answer"])
+def test_datagrams_of_a_flow_that_is_being_handed_over_arrive_once_more_but_not_for_ever(
+    trial: Trial, rig: Rig, way: str
+) -> None:
+    rig.expose(FRONTENDS[4][0], 80, backends(4))
+    talk = Talk(trial, UDP)
+    seen = read(talk.open().packet)
+    answer = ip(UDP, seen.target, seen.source, udp(seen.port, seen.source_port, b"answer"))
+
+    def arrives() -> Outcome:
+        return talk.open() if way == "question" else trial("from_pod", answer)
+
+    rig.hold_flows()
+    rig.counted()
+    assert arrives().verdict == REDIRECT
+    assert rig.counted() == {"packet_held": 1}
+    rig.age_flows(1)
+    assert arrives().verdict == GO_ON
+    assert "packet_held" not in rig.counted()
 
 
 @EVERY

@@ -16,14 +16,16 @@ import pytest
 from handover_agent import devices
 from handover_agent.datapath import Datapath
 from handover_agent.devices import reading
+from handover_agent.entries import Direction
 from handover_agent.layout import LAYOUT
 from handover_agent.packetpath import handing, rules
 from handover_agent.packetpath.handing import Handed
-from handover_agent.table import FrontendFlags
-from tests.datapath import node
+from handover_agent.table import Backend, FrontendFlags, ip_bytes
+from tests.datapath import node, standing_in
 from tests.datapath.node import NODES, PODS, PORT, Answer, Connection, Namespaces, text
 from tests.datapath.pods import TCP, UDP, VIPS
 from tests.datapath.rig import Rig
+from tests.datapath.standing_in import STREAM_PORT, streams
 from tests.datapath.test_packets import FAMILIES, KINDS, MASQUERADE, NODE_PORT, at
 
 pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("no_compiler")]
@@ -68,18 +70,8 @@ def tables(net: Namespaces, own: Datapath, bpffs: Path) -> Iterator[Rig]:
 
 @pytest.fixture
 def kube_proxy(net: Namespaces) -> Iterator[None]:
-    """Sends what is new to pod b (or, of b's own frontends, to c)."""
-    lines = []
-    for family, ip in ((4, "ip"), (6, "ip6")):
-        for address, port in ((VIPS[family][0], 80), (NODES[family], NODE_PORT)):
-            to = text(PODS["b"][family], PORT)
-            for protocol in ("tcp", "udp"):
-                lines.append(f"{ip} daddr {address} {protocol} dport {port} dnat {ip} to {to};")
-    own = "type nat hook prerouting priority -100; " + " ".join(lines)
-    masquerade = "type nat hook postrouting priority 100; ct status dnat masquerade fully-random;"
-    net.run("node", "nft", f"table inet theirs {{ chain d {{ {own} }}; chain m {{ {masquerade} }}; }}")
-    yield
-    net.run("node", "nft", "delete table inet theirs")
+    with standing_in.kube_proxy(net):
+        yield
 
 
 def opened(net: Namespaces, tables: Rig, way: str, family: int, kind: int) -> Connection:
@@ -123,20 +115,74 @@ def test_many_connections_go_on_while_they_are_used(
         own.set_accepting(False)
         told = handing.to_conntrack(flows(own))
         assert told == Handed(moved=100)
-        assert [answered(each) for each in asking] == before
         assert tables.flows() == []
+        assert [each.ask() for each in asking] == before
         own.detach()
-        assert [answered(each) for each in asking] == before
+        assert [each.ask() for each in asking] == before
 
 
-def answered(asking: Connection) -> Answer:
-    """A datagram may get lost, and was seen to, rarely, on a busy machine: it is asked once more. The way may not."""
-    try:
-        return asking.ask()
-    except TimeoutError:
-        if asking.socket.type != UDP:
-            raise
-        return asking.ask()
+# who asks, where, which backend there is, whether it sees the node instead of the client
+STREAMS: tuple[tuple[str, dict[int, str], int, str, FrontendFlags], ...] = (
+    ("client", NODES, 30081, "c", MASQUERADE),
+    ("client", NODES, 30082, "b", MASQUERADE),
+    ("client", NODES, 30083, "b", FrontendFlags.NONE),
+    ("a", {4: VIPS[4][0], 6: VIPS[6][0]}, 81, "c", FrontendFlags.NONE),
+    ("a", {4: VIPS[4][0], 6: VIPS[6][0]}, 82, "b", FrontendFlags.NONE),
+)
+
+
+@FAMILIES
+def test_datagrams_that_flow_meanwhile_are_not_lost_and_their_ends_stay(
+    net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None, family: int
+) -> None:
+    with ExitStack() as stack:
+        streaming = []
+        for machine, pod in (("b", "b"), ("node2", "c")):
+            stack.enter_context(streams(net, machine, "serve", PODS[pod][family], STREAM_PORT))
+        for machine, addresses, port, pod, flags in STREAMS:
+            backend = Backend(ip_bytes(PODS[pod][family]), STREAM_PORT)
+            tables.expose(addresses[family], port, [backend], flags)
+            opening = streams(net, machine, "ask", addresses[family], port, 30, 0.005)
+            streaming.append(stack.enter_context(opening))
+        until_opened(tables, 30 * len(STREAMS))
+        own.set_accepting(False)
+        assert handing.to_conntrack(flows(own)) == Handed(moved=30 * len(STREAMS))
+        own.detach()
+        for asking in streaming:
+            for stream in asking.end():
+                stream.require_whole()
+
+
+def until_opened(tables: Rig, count: int) -> None:
+    """Wait until so many flows of datagrams have been answered."""
+    deadline = time.monotonic() + 30
+    while sum(flow.answered for flow in tables.flows() if flow.direction is Direction.FORWARD) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@FAMILIES
+def test_a_flow_whose_backend_spoke_first_as_far_as_conntrack_knows_goes_on(
+    net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None, family: int
+) -> None:
+    """conntrack forgets a flow of datagrams sooner than the programs may: then the backend's next one opens it."""
+    tables.expose(VIPS[family][0], 81, [Backend(ip_bytes(PODS["c"][family]), STREAM_PORT)])
+    with (
+        net.bound("node2", family, UDP, STREAM_PORT, PODS["c"][family]) as server,
+        net.connect("a", UDP, VIPS[family][0], 81) as client,
+    ):
+        client.socket.send(b"question")
+        _, seen = server.socket.recvfrom(100)
+        net.run("node", "conntrack", "-F")
+        server.socket.sendto(b"answer", seen)
+        assert client.socket.recv(100) == b"answer"
+        own.set_accepting(False)
+        assert handing.to_conntrack(flows(own)) == Handed(moved=1)
+        own.detach()
+        client.socket.send(b"question")
+        assert server.socket.recvfrom(100) == (b"question", seen)
+        server.socket.sendto(b"answer", seen)
+        assert client.socket.recv(100) == b"answer"
 
 
 class Talk:

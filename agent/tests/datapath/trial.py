@@ -10,7 +10,7 @@ from handover_agent.bpfsys import BpfError
 from handover_agent.marks import Mark
 from tests.datapath.frames import ethernet
 
-GO_ON, SHOT = -1, 2
+GO_ON, SHOT, REDIRECT = -1, 2, 7
 _TEST_RUN = 10  # enum bpf_cmd
 _CONTEXT_BYTES = 192  # struct __sk_buff
 _MARK_AT = 8
