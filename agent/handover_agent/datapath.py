@@ -28,18 +28,18 @@ from handover_agent import (
 )
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
-from handover_agent.conntrack import Serving
+from handover_agent.conntrack import ConntrackError, Serving
 from handover_agent.entries import Note, unpack_flow
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
-from handover_agent.packetpath import attaching, handing
+from handover_agent.packetpath import attaching, handing, left
 from handover_agent.packetpath.attaching import NotAttached
 from handover_agent.packetpath.points import Direction, Point
 from handover_agent.packetpath.stale import stale_flows
 from handover_agent.sockets import noted
-from handover_agent.table import Protocol
+from handover_agent.table import FrontendKey, Protocol
 
 __all__ = [
     "Datapath",
@@ -221,7 +221,9 @@ class Datapath:
                 self._write_accepting(False)
                 links.attach(self._pins.links, self._pins.programs(version), self._cgroup)
             self._raise(self._align(version))
+            self._keep_left()  # those that are silent now; the programs note the others as long as they do not accept
             self._write_accepting(True)
+            self._keep_left()  # and from whom those others are
 
     def follow(self) -> None:
         """While attached, have the programs on the devices that there are now. Raises NotAttached."""
@@ -333,6 +335,26 @@ class Datapath:
             bpfbatch.delete(flows.fd, gone)
             return len(gone)
 
+    def keep_left(self, serving: Serving | None = None) -> int:
+        """Leave to conntrack the UDP flows that it translates, as long as it does (`packetpath.left`); how many.
+
+        With `serving`: of those whose backend serves. Raises BpfError, ConntrackError.
+        """
+        try:
+            with self.maps() as maps:
+                services = {
+                    FrontendKey(key.address, key.port, key.protocol): value.service_id
+                    for key, value in maps.read_frontends().items()
+                    if key.protocol is Protocol.UDP
+                }
+        except NotLoaded:
+            return 0
+        return left.keep(self._pins.maps / "flows", services, serving)
+
+    def forget_left(self) -> None:
+        """Leave none to it any more: before nothing keeps it translating. Raises BpfError."""
+        left.forget(self._pins.maps / "flows")
+
     def pressure(self) -> dict[str, float]:
         """How full the maps are that programs write (see `pressure`); {}: not loaded. Raises BpfError."""
         return pressure.ratios(self._pins.maps)
@@ -366,6 +388,15 @@ class Datapath:
             return PinnedMaps(self._pins.maps)
         except FileNotFoundError:
             raise NotLoaded("open the maps", self._pins.root) from None
+
+    def _keep_left(self) -> None:
+        try:
+            self.keep_left()
+        except (ConntrackError, OSError) as error:  # new connections must be served all the same
+            log.warning(
+                "conntrack cannot be asked: its UDP flows are given other backends",
+                extra={"error": str(error)},
+            )
 
     def _detach(self, answers: Callable[[], None]) -> None:
         self._write_accepting(False)

@@ -139,6 +139,14 @@ class KernelDatapath:
         """As `Datapath.watch_stranded`."""
         return await self._strays(self._datapath.watch_stranded, serving)
 
+    async def keep_left(self, serving: Serving) -> int:
+        """Leave to conntrack the UDP flows that it translates, as long as it does; how many."""
+        return await self._strays(self._datapath.keep_left, serving)
+
+    async def forget_left(self) -> None:
+        """Leave none to it any more."""
+        await self._strays(self._datapath.forget_left)
+
     async def tell_stranded(self, serving: Serving) -> int:
         """Tell connected UDP sockets that have sent to an endpoint which is gone; how many."""
         return await self._strays(lambda: refuse(stranded(self._datapath.noted_stranded(), serving)))

@@ -181,6 +181,7 @@ class Loops:
         async with self._ladder.lock:
             if self._ladder.record == record:
                 self._ladder.remember(replace(record, keeper_dropped=True))
+                await self._datapath.forget_left()  # it goes on translating only while something is in force
                 await self._rules.release_keeper()
                 log.info("keeper released: the old flows have ended")
 

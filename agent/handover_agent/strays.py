@@ -44,10 +44,10 @@ class Strays:
 
         Raises ConntrackError, OSError.
         """
-        serving = self._serving()
+        serving, found = self._serving(), self.found
+        flows = await self._datapath.forget_udp_flows(serving)  # first: nothing is left to an entry that goes
         entries = await self._conntrack.reconcile_udp() if conntrack else 0
-        flows = await self._datapath.forget_udp_flows(serving)
-        found = self.found
+        await self._datapath.keep_left(serving)
         self.found = replace(found, entries=found.entries + entries, flows=found.flows + flows)
         if flows:
             log.info("UDP flows of gone endpoints set free", extra={"flows": flows})

@@ -21,6 +21,8 @@ def stale_flows(entries: Iterable[tuple[bytes, bytes]], serving: Serving) -> lis
         if key[_PROTOCOL_AT] != Protocol.UDP:
             continue
         flow = unpack_flow(key, value)
+        if not flow.other.port:
+            continue  # conntrack's, and not known yet by whom
         if flow.direction is Direction.FORWARD:
             frontend, backend = flow.destination, flow.other
         else:

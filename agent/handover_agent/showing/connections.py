@@ -78,10 +78,12 @@ def of_packets(
     now_ns: int,
     ended: bool = False,
 ) -> list[Connection]:
-    """Flows of the packet path, both directions as one connection. `ended`: also those that are over."""
+    """Flows that the packet path translates, both directions as one connection. `ended`: also those that are over."""
     forward: list[Flow] = []
     backward: dict[tuple[int, Backend, Backend], Flow] = {}
     for flow in found:
+        if flow.flags & FlowFlags.LEFT:
+            continue
         if flow.direction is Direction.FORWARD:
             forward.append(flow)
         else:
@@ -168,6 +170,43 @@ def of_kube_proxy(found: Iterable[entries.Flow], names: FrontendNames) -> list[C
             )
         )
     return shown
+
+
+def of_left(
+    found: Iterable[Flow], entries_: Iterable[entries.Flow], names: FrontendNames, now_ns: int
+) -> list[Connection]:
+    """Flows that the packet path leaves to conntrack, though that has no entry for them: pure.
+
+    Those that it has are `of_kube_proxy`. The others are to be gone soon; until then, nobody translates them.
+    """
+    known = {
+        (
+            entry.original.source,
+            entry.original.source_port,
+            entry.original.destination,
+            entry.original.destination_port,
+        )
+        for entry in entries_
+        if entry.original.protocol == Protocol.UDP
+    }
+    return [
+        Connection(
+            Path.KUBE_PROXY,
+            flow.protocol,
+            flow.source,
+            None,
+            flow.destination,
+            flow.other,
+            "left alone, unknown to conntrack",
+            max(0.0, (now_ns - flow.last_seen_ns) / NS_PER_S),
+            _service(names, flow.protocol, flow.destination),
+        )
+        for flow in found
+        if flow.flags & FlowFlags.LEFT
+        and (flow.source.address, flow.source.port, flow.destination.address, flow.destination.port)
+        not in known
+        and now_ns - flow.last_seen_ns < flow.lives_s * NS_PER_S
+    ]
 
 
 def conntrack_state(flow: entries.Flow) -> str:

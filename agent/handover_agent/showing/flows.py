@@ -17,6 +17,7 @@ from handover_agent.showing.connections import (
     Connection,
     names_of,
     of_kube_proxy,
+    of_left,
     of_packets,
     of_sockets,
 )
@@ -92,6 +93,7 @@ def read(node: Node, ended: bool = False) -> tuple[list[Connection], tuple[str, 
         wanted = {entries.destination(address, port, protocol) for protocol, address, port in names}
         theirs = list(netlink.translated_flows(wanted))
         found += of_kube_proxy(theirs if ended else in_use(theirs), names)
+        found += of_left(flows, theirs, names, time.monotonic_ns())
     except (ConntrackError, OSError) as error:
         return found, (f"what kube-proxy's conntrack entries carry is not known: {error}",)
     return found, ()
@@ -125,8 +127,8 @@ FLOWS = Command(
     "connected (its own address is not known here; the number is its cookie, as `ss -e` shows it as sk: in "
     "hexadecimal). packet: a flow of the packet path, from outside or past the socket hooks; IDLE is the time "
     "since its last packet, give or take a second; `direct, another port` is no Service's connection, but one whose "
-    "client used the port of one. kube-proxy: a conntrack entry that kube-proxy's rules made; the keeper stays while "
-    "there are such. An idle UDP flow is forgotten some time after its last packet.",
+    "client used the port of one. kube-proxy: a conntrack entry that kube-proxy's rules made, and whose packets we leave "
+    "alone; the keeper stays while there are such. An idle UDP flow is forgotten some time after its last packet.",
     _show,
     _flags,
 )

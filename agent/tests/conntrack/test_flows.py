@@ -2,14 +2,13 @@
 
 import json
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from handover_agent.compile import NodeInfo
-from handover_agent.conntrack.entries import IPS_ASSURED, Flow, TcpState, destination_of, parse, peek
-from handover_agent.conntrack.old import alive
+from handover_agent.conntrack.entries import Flow, TcpState, destination_of, parse, peek
+from handover_agent.conntrack.old import in_use
 from handover_agent.conntrack.serving import ServingUdp
 from handover_agent.conntrack.stale import stale
 from handover_agent.model import Model, NotListed
@@ -74,27 +73,10 @@ def test_a_layout_that_is_not_expected_is_left_to_the_parser() -> None:
     assert peek(bytes(raw), 0) is None
 
 
-def test_old_flows_are_open_tcp_and_recent_udp() -> None:
-    found = alive(FLOWS.values(), udp_s=30, udp_stream_s=120)
+def test_old_flows_are_open_tcp_and_udp_until_conntrack_forgets_it() -> None:
+    found = in_use(FLOWS.values())
     ports = sorted((flow.family, flow.original.source_port) for flow in found)
     assert ports == [(V4, 40001), (V4, 40002), (V4, 40003), (V6, 40001), (V6, 40002), (V6, 40003)]
-
-
-@pytest.mark.parametrize(
-    ("left_s", "assured", "counts"),
-    [
-        (120, True, True),
-        (91, True, True),
-        (90, True, False),
-        (1, True, False),
-        (1, False, True),
-        (0, False, False),
-    ],
-)
-def test_udp_counts_for_half_a_minute_after_its_last_packet(left_s: int, assured: bool, counts: bool) -> None:
-    flow = flow_of(V4, 40002)
-    status = flow.status | IPS_ASSURED if assured else flow.status & ~IPS_ASSURED
-    assert bool(alive([replace(flow, timeout_s=left_s, status=status)], 30, 120)) is counts
 
 
 @families

@@ -42,3 +42,7 @@ def test_both_directions_of_a_flow_to_a_gone_backend_go_and_no_other_flow() -> N
 def test_while_nobody_serves_or_the_service_is_gone_flows_are_left_to_end_by_themselves() -> None:
     assert stale_flows([entry(CLIENT, FRONTEND, GONE)], {DNS: set()}) == []
     assert stale_flows([entry(CLIENT, FRONTEND, GONE)], {}) == []
+
+
+def test_what_is_conntracks_and_not_known_yet_by_whom_is_left() -> None:
+    assert stale_flows([entry(CLIENT, FRONTEND, Backend(bytes(16), 0))], {DNS: {THERE}}) == []

@@ -42,6 +42,10 @@ class Datapath(KernelDatapath):
         self.asked.append(serving)
         return self.may_be_stranded
 
+    async def keep_left(self, serving: Serving) -> int:
+        self.asked.append(serving)
+        return 0
+
     async def tell_stranded(self, serving: Serving) -> int:
         self.asked.append(serving)
         return 2
@@ -55,7 +59,7 @@ async def test_flows_are_ours_and_conntrack_only_where_kube_proxy_does_not_look(
     assert conntrack.looked == 0
     await strays.look(conntrack=True)
     assert strays.found == Strayed(entries=3, flows=2)
-    assert datapath.asked == [SERVING] * 4
+    assert datapath.asked == [SERVING] * 6
 
 
 async def test_sockets_are_asked_for_while_there_may_be_stranded_ones() -> None:

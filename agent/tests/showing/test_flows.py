@@ -14,6 +14,7 @@ from handover_agent.showing.connections import (
     Connection,
     names_of,
     of_kube_proxy,
+    of_left,
     of_packets,
     of_sockets,
 )
@@ -145,6 +146,18 @@ def test_what_kube_proxys_conntrack_entries_carry_is_shown_beside() -> None:
     (connection,) = of_kube_proxy([flow], NAMES)
     assert (connection.path, connection.backend, connection.state) == ("kube-proxy", POD, "fin-wait")
     assert connection.service == WEB
+
+
+def test_datagrams_left_to_conntrack_are_shown_as_its_own_and_when_it_does_not_know_them() -> None:
+    flow = replace(FORWARD, protocol=17, flags=FlowFlags.LEFT, lives_s=120)
+    to = entries.Tuple(CLIENT.address, CLIENT.port, NODE_PORT.address, NODE_PORT.port, 17)
+    back = entries.Tuple(POD.address, POD.port, CLIENT.address, CLIENT.port, 17)
+    entry = entries.Flow(2, to, back, entries.IPS_DST_NAT, 100, None, b"")
+    assert packets(flow) == of_left([flow], [entry], NAMES, 100 * S) == []
+    (connection,) = of_left([flow], [], NAMES, 100 * S)
+    assert (connection.path, connection.state) == ("kube-proxy", "left alone, unknown to conntrack")
+    assert (connection.client, connection.frontend, connection.backend) == (CLIENT, NODE_PORT, POD)
+    assert of_left([flow], [], NAMES, (90 + 120) * S) == []
 
 
 def test_a_frontend_that_is_gone_leaves_its_connections_without_a_service() -> None:
