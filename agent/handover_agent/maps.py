@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Self
 
 from handover_agent import bpfbatch, layout
-from handover_agent.known import KnownAddresses
 from handover_agent.bpfmap import map_info
 from handover_agent.bpfsys import BpfError, obj_get
+from handover_agent.known import KnownAddresses
 from handover_agent.table import Backend, FrontendKey, FrontendValue, MapFull, Prefix, Source
 
 

@@ -165,7 +165,7 @@ class Rig:
         with obj_get(self._directory / "flows") as flows:
             bpfbatch.delete(flows.fd, lost)
 
-    def forget_addresses(self) -> None:
+    def forget_places(self) -> None:
         """Let no frontend's address have its place any more, as after a table that has none of them."""
         self._maps.keep_addresses([])
 

@@ -39,7 +39,7 @@ def test_c_and_python_give_an_address_the_same_place(trial: Trial, trial_rig: Ri
 def test_an_address_that_nobody_serves_is_not_looked_for(trial: Trial, trial_rig: Rig, family: int) -> None:
     """Shown by a frontend whose address has lost its place: it is there, and is not found."""
     serve(trial_rig, family)
-    trial_rig.forget_addresses()
+    trial_rig.forget_places()
     packet = segment(CLIENT[family], SERVICE[family], (40_000, 80), SYN)
     assert trial("from_pod", packet).verdict == GO_ON
     assert trial_rig.counted() == {"packet_not_a_frontend": 1}
@@ -50,7 +50,7 @@ def test_a_flow_is_found_after_its_frontend_has_gone(trial: Trial, trial_rig: Ri
     serve(trial_rig, family)
     trial("from_pod", segment(CLIENT[family], SERVICE[family], (40_000, 80), SYN))
     trial_rig.withdraw(SERVICE[family], 80)
-    trial_rig.forget_addresses()
+    trial_rig.forget_places()
     trial_rig.counted()
     there = trial("from_pod", segment(CLIENT[family], SERVICE[family], (40_000, 80), ACK))
     back = trial("outward", segment(BACKEND[family], CLIENT[family], (8080, 40_000), SYN | ACK, 1001))
@@ -58,7 +58,9 @@ def test_a_flow_is_found_after_its_frontend_has_gone(trial: Trial, trial_rig: Ri
     assert frames.read(back.packet).source == SERVICE[family]
 
 
-def test_addresses_that_share_a_place_keep_it_while_one_of_them_is_served(trial: Trial, trial_rig: Rig) -> None:
+def test_addresses_that_share_a_place_keep_it_while_one_of_them_is_served(
+    trial: Trial, trial_rig: Rig
+) -> None:
     """Taking one frontend away leaves the place: it may be another's, and costs one look-up at most."""
     serve(trial_rig, 4)
     trial_rig.expose("10.96.0.11", 80, [Backend(ip_bytes(BACKEND[4]), 8080)])
