@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from handover_agent.bpfmap import MapType
-from handover_agent.entries import Flow, unpack_flow
+from handover_agent.entries import Direction, Flow, unpack_flow
+from handover_agent.layout import place_of
 
 Entry = tuple[bytes, bytes]
 Converter = Callable[[bytes, bytes], Entry]
@@ -68,8 +69,49 @@ class Step:
     """Maps that begin with what follows from others. Bits are only ever set in them."""
 
 
-STEPS: tuple[Step, ...] = ()
-"""Layout 1 was never released, and layout 2 is the first to be carried on."""
+_DIRECTION_AT = 37  # struct flow_key
+
+
+def _frontend_place(key: bytes, _: bytes) -> Iterable[Mark]:
+    group, byte, bit = place_of(key[:16])
+    return ((group, byte, 1 << bit),)
+
+
+def _flow_places(key: bytes, value: bytes) -> Iterable[Mark]:
+    """Of the frontend and the backend: in the key is what a packet is for, or who answers, in the value the other."""
+    ends = key[16:32] if key[_DIRECTION_AT] == Direction.FORWARD else key[:16], value[:16]
+    return tuple((group, byte, 1) for group, byte, _ in map(place_of, ends))
+
+
+_LAYOUT_2 = {
+    "settings": Shape(MapType.ARRAY, 4, 8),
+    "frontends": Shape(MapType.HASH, 20, 20),
+    "backends": Shape(MapType.ARRAY, 4, 20),
+    "reverse": Shape(MapType.LRU_HASH, 32, 44),
+    "forward": Shape(MapType.LRU_HASH, 32, 24),
+    "sockets": Shape(MapType.LRU_HASH, 8, 20),
+    "affinity": Shape(MapType.LRU_HASH, 24, 32),
+    "counters": Shape(MapType.PERCPU_ARRAY, 4, 8),
+    "flows": Shape(MapType.LRU_HASH, 40, 48),
+    "fragments": Shape(MapType.LRU_HASH, 40, 32),
+    "sources": Shape(MapType.LPM_TRIE, 24, 4),
+    "clients": Shape(MapType.HASH, 16, 8),
+    "work": Shape(MapType.PERCPU_ARRAY, 4, 512),
+}
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        2,
+        3,
+        _LAYOUT_2,
+        changed={},
+        derived={
+            "addresses": Derived("frontends", _frontend_place),
+            "flow_addresses": Derived("flows", _flow_places),
+        },
+    ),
+)
+"""Layout 1 was never released, and layout 2 is the first to be carried on. Layout 3 has places of addresses (known.h)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,8 @@ MEANINGS: dict[str, Meaning] = {
         "flow_direct_changed",
         "packet_forwarded",
         "packet_restored",
+        "packet_left",
+        "packet_held",
         "packet_no_flow",
         "packet_no_flow_back",
         "packet_not_a_frontend",

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 from handover_agent import layouts
 from handover_agent.bpfmap import MapType
-from handover_agent.layout import LAYOUT, Sizes, map_specs
+from handover_agent.entries import Direction
+from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_key, place_of
 from handover_agent.layouts import SOCKETS, STEPS, Derived, NoWay, Shape, Step, way
+from handover_agent.table import FrontendKey, Protocol, ip_bytes
 
 pytestmark = pytest.mark.unit
 
@@ -73,3 +75,16 @@ def test_every_step_leads_to_this_layout_and_fits_the_next() -> None:
             assert name in found.changed or ours.get(name, shape) == shape
             assert name in step.changed or following.get(name, shape) == shape
         assert step.changed.get("settings", ()) is not None
+
+
+def test_from_layout_2_on_addresses_have_places_as_the_programs_compute_them() -> None:
+    found = way("2", str(LAYOUT)).derived
+    client, frontend, backend = (ip_bytes(text) for text in ("10.244.1.2", "10.96.0.1", "fd00:244:2::2"))
+    group, byte, bit = place_of(frontend)
+    key = pack_key(FrontendKey(frontend, 80, Protocol.TCP))
+    assert list(found["addresses"].marks(key, bytes(20))) == [(group, byte, 1 << bit)]
+    both = {(*place_of(address)[:2], 1) for address in (frontend, backend)}
+    ports = bytes(4)
+    there = client + frontend + ports + bytes((Protocol.TCP, Direction.FORWARD, 0, 0)), backend + bytes(32)
+    back = backend + client + ports + bytes((Protocol.TCP, Direction.BACKWARD, 0, 0)), frontend + bytes(32)
+    assert set(found["flow_addresses"].marks(*there)) == set(found["flow_addresses"].marks(*back)) == both
