@@ -114,4 +114,7 @@ def test_backends_outside_of_the_array_are_an_error_that_says_so(own: Datapath, 
 
 def test_every_counter_is_reached_by_a_test() -> None:
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    assert [name for name in counter_names() if f'"{name}"' not in text] == []
+    counted = [
+        name for name, meaning in counter_names().items() if not meaning.startswith("Not counted any more")
+    ]
+    assert [name for name in counted if f'"{name}"' not in text] == []
