@@ -46,10 +46,10 @@ node: .venv/.up-to-date ## kube-proxy's real rules: inspected, snapshot, flushed
 
 .PHONY: e2e
 e2e: .venv/.up-to-date ## Migrations of a real cluster under traffic, with faults
-	@$(MAKE) --no-print-directory --jobs=2 e2e-control e2e-traffic
+	@$(MAKE) --no-print-directory e2e-control e2e-traffic
 
-# Two at a time: both wait more than they work. A label before each line; who labels outlives an interruption, so that
-# the tests can say how they clean up.
+# One after the other: each takes most of two cores by itself, and what is starved looks like what is lost. A label before
+# each line; who labels outlives an interruption, so that the tests can say how they clean up.
 .PHONY: e2e-control e2e-traffic
 e2e-control: .venv/.up-to-date
 	$(PYTEST) -v -m e2e --ignore=e2e/tests/migration $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[control] /')
