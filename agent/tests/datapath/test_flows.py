@@ -1,6 +1,7 @@
 """The flow table: what keeps a connection with its backend, and apart from all others. One packet at a time."""
 
 import random
+from ipaddress import ip_address
 
 import pytest
 from handover_agent.datapath import Datapath
@@ -267,7 +268,14 @@ def test_an_sctp_association_ends_with_its_last_chunk(trial: Trial, rig: Rig) ->
 
 @pytest.mark.parametrize(
     ("protocol", "answered", "seconds"),
-    [(TCP, False, 120), (TCP, True, 432_000), (UDP, False, 30), (UDP, True, 120), (SCTP, False, 60)],
+    [
+        (TCP, False, 120),
+        (TCP, True, 432_000),
+        (UDP, False, 30),
+        (UDP, True, 120),
+        (SCTP, False, 60),
+        (SCTP, True, 432_000),
+    ],
 )
 def test_a_flow_without_packets_ends_by_time(
     trial: Trial, rig: Rig, protocol: Protocol, answered: bool, seconds: int
@@ -281,6 +289,27 @@ def test_a_flow_without_packets_ends_by_time(
     talk.open()
     assert "flow_ended" not in rig.counted()
     rig.age_flows(seconds + 1)
+    talk.open()
+    assert rig.counted()["flow_ended"] == 1
+
+
+@pytest.mark.parametrize("by", ["client", "backend"])
+def test_a_connection_that_one_end_has_finished_ends_by_a_shorter_time(
+    trial: Trial, rig: Rig, by: str
+) -> None:
+    rig.expose(FRONTENDS[4][0], 80, backends(4))
+    talk = Talk(trial, TCP)
+    opened = talk.open()
+    talk.answer(opened)
+    if by == "client":
+        talk.send(tcp(talk.port, 80, FIN | ACK, 1001, 5001))
+    else:
+        seen = read(opened.packet)
+        talk.back(seen, tcp(seen.port, seen.source_port, FIN | ACK, 5001, 1001))
+    rig.age_flows(110)
+    talk.open()
+    assert "flow_ended" not in rig.counted()
+    rig.age_flows(121)
     talk.open()
     assert rig.counted()["flow_ended"] == 1
 
@@ -470,6 +499,37 @@ def test_a_flow_whose_backend_left_the_frontend_moves_with_its_next_first_packet
     rig.expose(FRONTENDS[family][0], 80, backends(family)[1:2])
     assert reached(talk.open()) == (BACKENDS[family][1], 8080)
     assert rig.counted()["flow_moved"] == 1
+
+
+@EVERY
+def test_a_backend_that_has_another_port_now_is_another(
+    trial: Trial, rig: Rig, family: int, protocol: Protocol
+) -> None:
+    rig.expose(FRONTENDS[family][0], 80, backends(family, 1, port=8080))
+    talk = Talk(trial, protocol, family)
+    talk.open()
+    rig.expose(FRONTENDS[family][0], 80, backends(family, 1, port=8081))
+    assert reached(talk.open()) == (BACKENDS[family][0], 8081)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_backend_is_found_again_wherever_it_is_in_another_region(
+    trial: Trial, rig: Rig, family: int
+) -> None:
+    """Regions are in the order of bytes. Read as the machine reads numbers, most of these would be in another one."""
+    chance = random.Random(family)
+    prefix, rest = (b"\x0a", 3) if family == 4 else (b"\xfd\x00", 14)
+    hosts = [prefix + bytes(chance.choices((0, 1, 2, 254, 255), k=rest)) for _ in range(20)]
+    ends = [(str(ip_address(host)), port) for host in hosts for port in (255, 256, 8080, 36895)]
+    region = sorted({Backend(ip_bytes(host), port) for host, port in ends})
+    opened = {}
+    for number, backend in enumerate(region):
+        rig.expose(FRONTENDS[family][0], 80, [backend])
+        talk = Talk(trial, UDP, family, 40000 + number)
+        opened[talk] = reached(talk.open())
+    rig.expose(FRONTENDS[family][0], 80, region)
+    assert {talk: reached(talk.open()) for talk in opened} == opened
+    assert "flow_moved" not in rig.counted()
 
 
 @CONNECTED
