@@ -52,10 +52,14 @@ e2e: .venv/.up-to-date ## Migrations of a real cluster under traffic, with fault
 # each line; who labels outlives an interruption, so that the tests can say how they clean up.
 .PHONY: e2e-control e2e-traffic
 e2e-control: .venv/.up-to-date
-	$(PYTEST) -v -m e2e --ignore=e2e/tests/migration $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[control] /')
+	$(PYTEST) -v -m e2e --ignore=e2e/tests/migration --ignore=e2e/tests/behaviours $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[control] /')
 
 e2e-traffic: .venv/.up-to-date
 	$(PYTEST) -v -m e2e e2e/tests/migration $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[traffic] /')
+
+.PHONY: behaviours
+behaviours: .venv/.up-to-date ## Every behaviour in a cluster with both modes of kube-proxy and ours, the same questions to all
+	$(PYTEST) -v -m e2e e2e/tests/behaviours $(PYTEST_ARGS)
 
 .PHONY: storms
 storms: .venv/.up-to-date ## Migrations while pods roll, endpoints flap, agents die and devices come and go; not part of test

@@ -203,13 +203,18 @@ class Stage:
             ]
             return "\n  " + "\n  ".join(lines)
 
-        try:
-            until("all answer alike", all_said, within_s)
-        except TrialError:
-            raise AssertionError(picture(open_cases)) from None
-        round_of(cases)
-        other = [case for case in cases if not latest[case] <= wanted(case[1])]
-        assert not other, f"asked once more: {picture(other)}"
+        # Twice, if need be: on a busy machine a neighbour may be unreachable for a moment, whoever is the proxy.
+        for _ in range(2):
+            open_cases[:] = cases
+            try:
+                until("all answer alike", all_said, within_s)
+            except TrialError:
+                raise AssertionError(picture(open_cases)) from None
+            round_of(cases)
+            other = [case for case in cases if not latest[case] <= wanted(case[1])]
+            if not other:
+                return
+        raise AssertionError(f"asked once more: {picture(other)}")
 
     # -- what is there from the start --
 
