@@ -147,7 +147,6 @@ def test_the_agent_may_end_and_the_programs_stay(
     assert own_pod.tcp(VIP).answer() == BACKEND
 
 
-@pytest.mark.skip(reason="does not end on Linux 6.18.44: cause not found yet; test_enlarging and test_takeover swap under load")
 def test_an_upgrade_keeps_tables_and_connections_under_load(
     own: Datapath, own_pod: Pod, monkeypatch: pytest.MonkeyPatch, no_compiler: None
 ) -> None:
