@@ -7,8 +7,6 @@
 
 #include "flows.h"
 
-#define PLAIN_IPV4 0x45 /* version 4, and no options */
-
 /* Whether no flow is about a packet that leaves by the loopback device. 0: that takes a closer look. */
 static __always_inline int is_nobodys(struct __sk_buff *skb)
 {
@@ -20,7 +18,7 @@ static __always_inline int is_nobodys(struct __sk_buff *skb)
 
 	if (skb->protocol == PROTOCOL_IPV4) {
 		tcp = (void *)(ipv4 + 1);
-		if ((void *)(tcp + 1) > end || ipv4->version_length != PLAIN_IPV4 ||
+		if ((void *)(tcp + 1) > end || ipv4->version_length != IPV4_PLAIN ||
 			ipv4->protocol != PROTOCOL_TCP || ipv4->fragment & (FRAGMENT_OFFSET | FRAGMENT_MORE))
 			return 0;
 		map_ipv4(&key.from, ipv4->from);
