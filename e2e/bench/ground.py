@@ -35,7 +35,12 @@ _PROGRAMS = Path(__file__).with_name("inside")
 _CLIENT_PORT, _BESIDE_PORT = 18090, 18091
 _DIGEST = "handover.dev/program"
 _CHUNK = 1000
-_TRACKING = "table inet bench { chain tracked { type nat hook postrouting priority srcnat; }; }"
+_TRACKING = (
+    "table ip bench { chain out { type nat hook postrouting priority srcnat; "
+    "ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade; }; }"
+)
+"""What nearly every network plugin has on each node, and what makes the kernel track connections: a chain without a rule
+that needs it does not."""
 
 
 @dataclass(slots=True)

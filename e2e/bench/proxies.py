@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 import yaml
+from handover_agent.loader import kept
 from handover_api.base import API_VERSION
 
 from e2e.bench import mapmemory
@@ -84,7 +85,10 @@ class Agent:
     way: str = field(default="ours")
 
     def start(self) -> Running:
-        """From nothing to the top of the ladder, on a node that is bare."""
+        """From nothing to the top of the ladder, on a node that is bare. The programs are compiled before, as they are
+        in the agent's image.
+        """
+        kept.programs()
         spec = {"nodeName": self.node.name, "rung": "Sole"}
         self.kube.apply(
             {

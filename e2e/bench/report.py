@@ -46,7 +46,7 @@ MEASURES = (
     Measure("start", "process started → every Service usable, s", _plain(1)),
     Measure("sync", "first list begun → maps complete, s", _plain(2)),
     Measure("list", "of that, listing, s", _plain(2)),
-    Measure("load", "of that, compiling and loading the programs, s", _plain(2)),
+    Measure("load", "of that, loading the programs, s", _plain(2)),
     Measure("fill", "of that, the table and the maps, s", _plain(2)),
     Measure("memory", "memory of the process, MB", _plain(0)),
     Measure("map-memory", "memory of its maps in the kernel, MB", _plain(0)),

@@ -25,6 +25,17 @@ enum map_number {
 	MAP_FLOW_ADDRESSES = 15,
 };
 
+/* What the loader found out about this kernel, and fills in (loader/abilities.py). */
+enum ability {
+	SET_RETVAL = 0,    /* 1: a program may say with which error a call fails */
+	PACKET_NETNS = 1,  /* 1: it may ask for the network namespace of a packet's socket */
+	NET_IN_SOCKET = 2, /* else: where in a socket that is, in bytes; 0: not known */
+	COOKIE_IN_NET = 3, /* and where in that its cookie is */
+};
+
+/* Of every socket, of whatever kind, so many words of 8 bytes are there to be read. */
+#define SOCKET_WORDS 16
+
 /* table.Protocol */
 enum protocol { PROTOCOL_ANY = 0, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_SCTP = 132 };
 

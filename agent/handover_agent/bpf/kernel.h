@@ -32,9 +32,14 @@
 #define EEXIST_       17
 #define ECONNREFUSED_ 111 /* x86, arm64, riscv, s390, ppc64 */
 
-/* Emits the instruction that loads a map's address; the loader replaces `number` by the map's descriptor. */
-unsigned long long map_address(unsigned long long kind, unsigned long long number) __asm__("llvm.bpf.pseudo");
-#define MAP(number) ((void *)map_address(1 /* BPF_PSEUDO_MAP_FD */, number))
+/*
+ * Emits an instruction that loads what the loader fills in for `number`: a map's descriptor, for which the kernel puts
+ * its address, or what this kernel can do (consts.h: enum ability). The verifier takes the latter for constants, and
+ * does not look at what they rule out: so the programs are compiled once, and for every kernel.
+ */
+unsigned long long filled_in(unsigned long long kind, unsigned long long number) __asm__("llvm.bpf.pseudo");
+#define MAP(number)     ((void *)filled_in(1 /* BPF_PSEUDO_MAP_FD */, number))
+#define ABILITY(number) filled_in(15 /* none of the kernel's */, number)
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(
@@ -62,11 +67,7 @@ static __u32 (*random_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static __u64 (*now_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 static __u64 (*netns_cookie)(void *ctx) = (void *)BPF_FUNC_get_netns_cookie;
-#ifdef COOKIE_IN_NET
 static long (*read_kernel)(void *to, __u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
-#endif
-#ifdef HAVE_SET_RETVAL /* kernel 5.18 */
-static int (*set_retval)(int retval) = (void *)BPF_FUNC_set_retval;
-#endif
+static int (*set_retval)(int retval) = (void *)BPF_FUNC_set_retval; /* kernel 5.18 */
 
 #endif

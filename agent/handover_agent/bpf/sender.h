@@ -4,8 +4,8 @@
  * pod and its node, still has that socket (Linux 4.19), and a socket has its network namespace: by that, session
  * affinity knows a client whichever path it takes (affinity.h).
  *
- * Kernels since 6.15 say a packet's namespace (HAVE_PACKET_NETNS). On others we read it from the socket, at the places
- * that the loader has from the kernel's types (NET_IN_SOCKET, COOKIE_IN_NET); without these, nothing is known.
+ * Kernels since 6.15 say a packet's namespace. On others we read it from the socket, at the places that the loader has
+ * from the kernel's types; where these are not known, nothing is.
  */
 #ifndef HANDOVER_SENDER_H
 #define HANDOVER_SENDER_H
@@ -17,19 +17,16 @@
 
 static __always_inline __u64 namespace_of(struct __sk_buff *skb, struct bpf_sock *socket)
 {
-#ifdef HAVE_PACKET_NETNS
-	return netns_cookie(skb);
-#elif defined(COOKIE_IN_NET)
-	__u64 common[NET_IN_SOCKET / 8 + 1], cookie;
+	__u64 common[SOCKET_WORDS], cookie;
 
-	if (read_kernel(common, sizeof(common), socket))
+	if (ABILITY(PACKET_NETNS))
+		return netns_cookie(skb);
+	if (!ABILITY(NET_IN_SOCKET) || read_kernel(common, sizeof(common), socket))
 		return 0;
-	if (read_kernel(&cookie, sizeof(cookie), (void *)(common[NET_IN_SOCKET / 8] + COOKIE_IN_NET)))
+	if (read_kernel(&cookie, sizeof(cookie),
+		    (void *)(common[ABILITY(NET_IN_SOCKET) / 8] + ABILITY(COOKIE_IN_NET))))
 		return 0;
 	return cookie;
-#else
-	return 0;
-#endif
 }
 
 /*

@@ -62,14 +62,13 @@ static __always_inline void write_ipv6(struct bpf_sock_addr *ctx, const struct e
 
 static __always_inline enum verdict refuse(void)
 {
-#ifdef HAVE_SET_RETVAL
+	if (!ABILITY(SET_RETVAL)) {
+		count(COUNT_refuse_left);
+		return LEAVE;
+	}
 	count(COUNT_refused);
 	set_retval(-ECONNREFUSED_);
 	return REFUSE;
-#else
-	count(COUNT_refuse_left);
-	return LEAVE;
-#endif
 }
 
 /*

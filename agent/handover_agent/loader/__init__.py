@@ -1,4 +1,4 @@
-"""Compiles the programs with BCC and pins them, in a child process that ends then.
+"""Compiles the programs with BCC (unless that was done before: `kept`) and pins them, in a child process that ends then.
 
 The parent agent calls `load_programs`; everything that imports BCC happens behind `python -m
 handover_agent.loader`.
@@ -18,17 +18,20 @@ class LoadFailed(DatapathError):
 
 
 def version() -> str:
-    """Names what would be loaded, fit for a bpffs: a hash of the C sources and the package's version."""
+    """Names what would be loaded, fit for a bpffs: a hash of the C sources, how they are compiled, and the package's
+    version.
+    """
     digest = hashlib.sha256(metadata.version("handover").encode())
-    sources = resources.files("handover_agent").joinpath("bpf")
-    for source in sorted(sources.iterdir(), key=lambda entry: entry.name):
+    package = resources.files("handover_agent")
+    digest.update(package.joinpath("loader", "compiler.py").read_bytes())
+    for source in sorted(package.joinpath("bpf").iterdir(), key=lambda entry: entry.name):
         if source.name.endswith((".c", ".h")):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def load_programs(maps: Path, programs: Path, set_retval: bool) -> None:
-    """Compile, load, and pin every program in the directory `programs`, using the maps pinned in `maps`."""
+    """Compile if need be, load, and pin every program in the directory `programs`, using the maps pinned in `maps`."""
     command = [
         sys.executable,
         "-P",

@@ -43,11 +43,15 @@ def find_headers() -> Path:
         if candidate and (candidate / "include").is_dir():
             return candidate
     common, flavour = packages(_PACKAGES)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handover"
-    tree = cache / flavour.name.replace("linux-headers", "kernel-headers")
+    tree = cache() / flavour.name.replace("linux-headers", "kernel-headers")
     if not tree.is_dir():
         merge(common, flavour, tree)
     return tree
+
+
+def cache() -> Path:
+    """Where who runs the agent outside of its image keeps what took time to make."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handover"
 
 
 def packages(sources: Path) -> tuple[Path, Path]:

@@ -18,7 +18,8 @@ from handover_agent.hooks import PACKET_PROGRAMS
 from handover_agent.kubeproxy.durable import write_atomically
 from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_index, pack_settings
 from handover_agent.loader import compiler
-from handover_agent.loader.compiler import with_maps
+from handover_agent.loader.abilities import Abilities, of_kernel
+from handover_agent.loader.filling import filled_in
 from handover_agent.loader.headers import find_headers
 from handover_agent.loader.programs import pin_programs
 from handover_agent.packetpath import switches
@@ -55,7 +56,7 @@ def pods_network() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def compiled(pytestconfig: pytest.Config) -> dict[str, bytes]:
-    """Every program that this kernel can have, compiled by a child process: here, too, what imports BCC stays apart.
+    """Every program, compiled by a child process: here, too, what imports BCC stays apart.
 
     Kept for the next run of tests, as long as sources, compiler and headers are the same.
     """
@@ -72,8 +73,7 @@ def compiled_once(config: pytest.Config, sources: Path | None = None, about: str
     script = (
         "import pickle, sys; from pathlib import Path; from handover_agent.loader import compiler;"
         f"compiler.resources.files = {f'lambda _: Path({str(sources)!r})' if sources else 'compiler.resources.files'};"
-        "from handover_agent.loader.__main__ import compiled;"
-        "sys.stdout.buffer.write(pickle.dumps(compiled(set_retval=True)))"
+        "sys.stdout.buffer.write(pickle.dumps(compiler.compile_all()))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
     made = dict(pickle.loads(done.stdout))
@@ -84,9 +84,11 @@ def compiled_once(config: pytest.Config, sources: Path | None = None, about: str
 @pytest.fixture
 def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Load what was compiled once; everything else is as it is."""
-    monkeypatch.setattr(
-        loader, "load_programs", lambda maps, programs, **_: pin_programs(compiled, maps, programs)
-    )
+
+    def load(maps: Path, programs: Path, set_retval: bool) -> None:
+        pin_programs(compiled, maps, programs, of_kernel(set_retval))
+
+    monkeypatch.setattr(loader, "load_programs", load)
 
 
 @pytest.fixture
@@ -165,14 +167,17 @@ def packet_compiled(compiled: dict[str, bytes]) -> dict[str, bytes]:
     return {program.name: compiled[program.name] for program in PACKET_PROGRAMS}
 
 
-def pin_packet_programs(compiled: dict[str, bytes], pins: Path, programs: Path) -> None:
-    """Load them with the maps of a datapath, and pin them."""
+def pin_packet_programs(
+    compiled: dict[str, bytes], pins: Path, programs: Path, abilities: Abilities | None = None
+) -> None:
+    """Load them with the maps of a datapath, and pin them; as for a kernel with other abilities than this one's."""
+    numbers = (abilities or of_kernel(set_retval=True)).numbers()
     programs.mkdir()
     maps = pins / f"maps-{LAYOUT}"
     opened = [obj_get(maps / spec.name) for spec in map_specs(Sizes())]
     fds = [descriptor.fd for descriptor in opened]
     for name, code in compiled.items():
-        with program_load(ProgramType.SCHED_CLS, 0, with_maps(code, fds), name) as program:
+        with program_load(ProgramType.SCHED_CLS, 0, filled_in(code, fds, numbers), name) as program:
             pin(program.fd, programs / name)
     for descriptor in opened:
         descriptor.close()

@@ -15,6 +15,7 @@ import pytest
 from handover_agent import bpffs, layout, layouts, loader
 from handover_agent.layout import LAYOUT, MapSpec, Sizes, map_specs
 from handover_agent.layouts import CannotConvert, Shape, Step
+from handover_agent.loader.abilities import of_kernel
 from handover_agent.loader.programs import pin_programs
 from handover_agent.table import FrontendFlags, FrontendValue
 
@@ -129,8 +130,8 @@ def as_older(compiled: dict[str, bytes]) -> Iterator[None]:
         flags, offset, count, service, timeout, _ = _OLDER_FRONTEND.unpack(raw)
         return FrontendValue(offset, count, service, FrontendFlags(flags), timeout)
 
-    def load(maps: Path, programs: Path, **_: bool) -> None:
-        pin_programs(compiled, maps, programs)
+    def load(maps: Path, programs: Path, set_retval: bool) -> None:
+        pin_programs(compiled, maps, programs, of_kernel(set_retval))
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (bpffs, layout):

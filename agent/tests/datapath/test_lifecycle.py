@@ -22,6 +22,7 @@ from handover_agent.features import Features
 from handover_agent.hooks import HOOKS
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.loader import LoadFailed
+from handover_agent.loader.abilities import of_kernel
 from handover_agent.loader.programs import pin_programs
 from handover_agent.table import FrontendFlags
 from tests.datapath.pods import VIPS, Pod, backends, cgroup
@@ -306,7 +307,10 @@ def test_the_compiler_killed_half_way_is_an_error_and_the_next_run_goes_on(
     def half(maps: Path, programs: Path, **_: bool) -> None:
         with pytest.raises(KeyError):
             pin_programs(
-                {name: code for name, code in compiled.items() if name != "connect6"}, maps, programs
+                {name: code for name, code in compiled.items() if name != "connect6"},
+                maps,
+                programs,
+                of_kernel(set_retval=True),
             )
         raise LoadFailed("killed")
 

@@ -3,10 +3,7 @@
 The sockets that the packet path serves here are in no cgroup of ours; a `Pod` is, in the same network namespace.
 """
 
-import pickle
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ import pytest
 from handover_agent.datapath import Datapath
 from handover_agent.entries import Client
 from handover_agent.layout import LAYOUT, Sizes, map_specs
+from handover_agent.loader.abilities import Abilities, places
 from handover_agent.showing.node import own_netns_cookie
 from handover_agent.table import Backend, FrontendFlags, Scope, ip_bytes
 from tests.datapath import frames
@@ -38,14 +36,11 @@ _TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 
 
 @pytest.fixture(scope="session")
-def reading_programs(bpffs: Path, shared_datapath: Datapath) -> Path:
-    """The packet path's programs as kernels before 6.15 have them, which read a namespace out of the socket."""
-    script = (
-        "import pickle, sys; from handover_agent.loader.__main__ import compiled_for_packets, sender_offsets;"
-        "sys.stdout.buffer.write(pickle.dumps(compiled_for_packets(sender_offsets())))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
-    pin_packet_programs(pickle.loads(done.stdout), bpffs / "shared", bpffs / "reading")
+def reading_programs(bpffs: Path, shared_datapath: Datapath, packet_compiled: dict[str, bytes]) -> Path:
+    """The packet path's programs as kernels before 6.15 run them: they read a namespace out of the socket."""
+    abilities = Abilities(True, False, *places())
+    assert abilities.net_in_socket and abilities.cookie_in_net
+    pin_packet_programs(packet_compiled, bpffs / "shared", bpffs / "reading", abilities)
     return bpffs / "reading"
 
 
