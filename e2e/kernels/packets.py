@@ -48,11 +48,13 @@ def attempts(names: Namespaces, node: bool) -> Iterator[tuple[str, Attempt]]:
             "from outside to a pod": trial.from_outside,
             "from outside, a datagram in pieces": trial.in_pieces,
             "from outside, refused": trial.refused,
+            "from outside to the node": trial.to_the_node,
             "from a pod to outside": trial.from_pod,
         }
         if node:
             tried["of the node's own to a pod"] = trial.of_the_node
             tried["of the node's own to outside"] = trial.of_the_node_to_outside
+            tried["of the node's own to itself"] = trial.of_the_node_to_itself
         for what, attempt in tried.items():
             yield f"{what}, IPv{family}", attempt
 
@@ -66,6 +68,11 @@ class _Trial:
         names = self._names
         return all(self._asked(kind, names.client, _IN_POD, names.pod, GATEWAY) for kind in (TCP, UDP))
 
+    def to_the_node(self) -> bool:
+        """Nothing is masqueraded that does not leave the node."""
+        names = self._names
+        return all(self._asked(kind, names.client, _ON_NODE, names.node, CLIENT) for kind in (TCP, UDP))
+
     def in_pieces(self) -> bool:
         names = self._names
         return bool(self._asked(UDP, names.client, _IN_POD, names.pod, GATEWAY, _LARGE_BYTES))
@@ -76,13 +83,17 @@ class _Trial:
         return all(self._asked(kind, names.pod, _OUTSIDE, names.client, POD) for kind in (TCP, UDP))
 
     def of_the_node(self) -> bool:
-        names = self._names
-        ports = [self._asked(kind, names.node, _IN_POD, names.pod, NODE) for kind in (TCP, UDP)]
-        return all(port >= _OWN_PORTS for port in ports)
+        return self._own(_IN_POD, self._names.pod)
 
     def of_the_node_to_outside(self) -> bool:
-        names = self._names
-        ports = [self._asked(kind, names.node, _OUTSIDE, names.client, NODE) for kind in (TCP, UDP)]
+        return self._own(_OUTSIDE, self._names.client)
+
+    def of_the_node_to_itself(self) -> bool:
+        return self._own(_ON_NODE, self._names.node)
+
+    def _own(self, name: str, server: int) -> bool:
+        """Of the node's own, by another port than that of its direct connections."""
+        ports = [self._asked(kind, self._names.node, name, server, NODE) for kind in (TCP, UDP)]
         return all(port >= _OWN_PORTS for port in ports)
 
     def refused(self) -> bool:
