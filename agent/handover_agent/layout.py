@@ -113,9 +113,21 @@ def unpack_frontend(raw: bytes) -> FrontendValue:
 
 
 def place_of(address: bytes) -> tuple[int, int, int]:
-    """Where an address has its place (known.h): group, byte in it, and bit of that."""
+    """Where an address has its place as a frontend's (known.h): group, byte in it, and bit of that."""
+    return _place(_hash(address))
+
+
+def place_as_backend(address: bytes) -> tuple[int, int, int]:
+    """Where it has its place as a backend's that has flows (known.h: AS_BACKEND)."""
+    return _place(~_hash(address) & 0xFFFFFFFF)
+
+
+def _hash(address: bytes) -> int:
     first, second, third, fourth = _WORDS.unpack(address)
-    place = (first ^ second ^ third ^ fourth) * 0x9E3779B1 & 0xFFFFFFFF
+    return int((first ^ second ^ third ^ fourth) * 0x9E3779B1 & 0xFFFFFFFF)
+
+
+def _place(place: int) -> tuple[int, int, int]:
     return place >> 22, place >> 16 & 63, place >> 13 & 7
 
 

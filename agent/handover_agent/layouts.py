@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from handover_agent.bpfmap import MapType
 from handover_agent.entries import Direction, Flow, unpack_flow
-from handover_agent.layout import place_of
+from handover_agent.layout import place_as_backend, place_of
 
 Entry = tuple[bytes, bytes]
 Converter = Callable[[bytes, bytes], Entry]
@@ -79,8 +79,9 @@ def _frontend_place(key: bytes, _: bytes) -> Iterable[Mark]:
 
 def _flow_places(key: bytes, value: bytes) -> Iterable[Mark]:
     """Of the frontend and the backend: in the key is what a packet is for, or who answers, in the value the other."""
-    ends = key[16:32] if key[_DIRECTION_AT] == Direction.FORWARD else key[:16], value[:16]
-    return tuple((group, byte, 1) for group, byte, _ in map(place_of, ends))
+    forward = key[_DIRECTION_AT] == Direction.FORWARD
+    frontend, backend = (key[16:32], value[:16]) if forward else (value[:16], key[:16])
+    return tuple((group, byte, 1) for group, byte, _ in (place_of(frontend), place_as_backend(backend)))
 
 
 _LAYOUT_2 = {

@@ -89,7 +89,8 @@ static __always_inline void forget_socket(__u64 cookie)
 		if (!entry) /* the end of the chain, or the LRU took the rest */
 			return;
 		next = entry->next;
-		forget_forward(cookie, &entry->frontend);
+		if (entry->protocol == PROTOCOL_UDP)
+			forget_forward(cookie, &entry->frontend);
 		map_delete(REVERSE, &key);
 		count(COUNT_released);
 		if (!next.port)

@@ -13,6 +13,10 @@
 
 #include "maps.h"
 
+/* Flows have two kinds of places, apart from each other: packets to a backend are no packets to a frontend. */
+#define AS_FRONTEND(place) (place)
+#define AS_BACKEND(place)  (~(place))
+
 #define GROUP_SHIFT 22 /* 10 bits for the group, 6 for its byte, 3 for the bit (frontends only) */
 #define BYTE_SHIFT  16
 #define BIT_SHIFT   13
@@ -46,9 +50,8 @@ static __always_inline int may_have_flows(__u32 place)
 }
 
 /* A whole byte for each, which several CPUs can set without knowing of each other. */
-static __always_inline void will_have_flows(const struct address *address)
+static __always_inline void will_have_flows(__u32 place)
 {
-	__u32 place = place_of(address);
 	struct known_group *group = known_group(FLOW_ADDRESSES, place);
 
 	if (group)

@@ -28,6 +28,8 @@ static __always_inline int packet_frontend(
 		.scope = SCOPE_INTERNAL};
 
 	*outside = 0;
+	if (!may_be_frontend(place_of(&packet->key.to)))
+		return 0;
 	if (origin == FROM_OUTSIDE) {
 		key.scope = SCOPE_EXTERNAL;
 		if (read_frontend(&key, frontend))
@@ -106,8 +108,8 @@ static __always_inline int open_flow(struct flow_key *key, struct flow *flow, in
 	struct flow_key other;
 	struct flow *first;
 
-	will_have_flows(&key->to);
-	will_have_flows(&flow->other.address);
+	will_have_flows(AS_FRONTEND(place_of(&key->to)));
+	will_have_flows(AS_BACKEND(place_of(&flow->other.address)));
 	if (!take_backward(key, flow, another_port)) {
 		*action = SHOT;
 		return 0;

@@ -25,18 +25,22 @@
 #include "stranded.h"
 #include "translate.h"
 
-/* Whether there can be a frontend, or a flow, that a packet goes to. */
+/* Whether there can be a frontend, or a flow, that a packet goes to; or, if it opens a connection to a backend, a flow
+ * that looks just like it. */
 static __always_inline int may_be_served(const struct packet *packet)
 {
 	__u32 place = place_of(&packet->key.to);
 
-	return may_be_frontend(place) || may_have_flows(place);
+	return may_be_frontend(place) || may_have_flows(AS_FRONTEND(place)) ||
+	       (packet->does & OPENS && may_have_flows(AS_BACKEND(place)));
 }
 
 /* The flow that a packet of a backend belongs to. */
 static __always_inline struct flow *find_back(struct packet *packet)
 {
-	return may_have_flows(place_of(&packet->key.from)) ? find_flow(&packet->key, TO_CLIENT) : 0;
+	__u32 place = AS_BACKEND(place_of(&packet->key.from));
+
+	return may_have_flows(place) ? find_flow(&packet->key, TO_CLIENT) : 0;
 }
 
 /* A packet between others. */

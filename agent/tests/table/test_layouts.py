@@ -6,7 +6,7 @@ import pytest
 from handover_agent import layouts
 from handover_agent.bpfmap import MapType
 from handover_agent.entries import Direction
-from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_key, place_of
+from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_key, place_as_backend, place_of
 from handover_agent.layouts import SOCKETS, STEPS, Derived, NoWay, Shape, Step, way
 from handover_agent.table import FrontendKey, Protocol, ip_bytes
 
@@ -83,7 +83,7 @@ def test_from_layout_2_on_addresses_have_places_as_the_programs_compute_them() -
     group, byte, bit = place_of(frontend)
     key = pack_key(FrontendKey(frontend, 80, Protocol.TCP))
     assert list(found["addresses"].marks(key, bytes(20))) == [(group, byte, 1 << bit)]
-    both = {(*place_of(address)[:2], 1) for address in (frontend, backend)}
+    both = {(*place_of(frontend)[:2], 1), (*place_as_backend(backend)[:2], 1)}
     ports = bytes(4)
     there = client + frontend + ports + bytes((Protocol.TCP, Direction.FORWARD, 0, 0)), backend + bytes(32)
     back = backend + client + ports + bytes((Protocol.TCP, Direction.BACKWARD, 0, 0)), frontend + bytes(32)
