@@ -12,7 +12,8 @@ from e2e.trial import until
 
 Address = tuple[str, int]
 
-_ANSWER_S = 60.0
+_ANSWER_S = 300.0
+"""kube-proxy's first transaction for 10,000 Services holds a core in the kernel for a minute, which may be the client's."""
 
 
 class BenchError(Exception):
