@@ -93,6 +93,8 @@ class KeptTable:
         self.sync = Sync()
         self.repaired = 0
         self.udp_changed = asyncio.Event()
+        self.listed = asyncio.Event()
+        """Set when the first table has been compiled."""
 
     @property
     def table(self) -> Table:
@@ -244,6 +246,7 @@ class KeptTable:
         async with self._lock:
             began = time.monotonic()
             delta = self._wanted.refresh(self._model)
+            self.listed.set()
             if self._reconciler is None:
                 self._retry_in_s = None
                 self._model.triggers.clear()  # nobody is going to write for them

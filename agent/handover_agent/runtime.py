@@ -297,7 +297,10 @@ class Agent:
                 self._facts.cannot_start(error)
                 await asyncio.sleep(pause.next_s())
         await self._refresh_node()
-        await self._ladder.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ladder.run(), name="climb")
+            await self._table.listed.wait()
+            self._ladder.nudge()  # it has waited for that, with pauses of seconds
 
     async def _pulse(self) -> None:
         """The loop's own heartbeat, for /livez; and the cheap facts that nobody tells us."""

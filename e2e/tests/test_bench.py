@@ -257,6 +257,28 @@ def test_a_client_answers_a_question_that_cannot_be_answered() -> None:
     assert "TimeoutError" in answers[-1]["error"]
 
 
+@pytest.mark.parametrize(("failing", "told"), [(0, 0), (2, 2), (3, None)])
+def test_a_hundredth_of_the_connections_may_fail(
+    failing: int, told: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([OSError(101, "Network is unreachable")] * failing + [float(n) for n in range(400)])
+
+    def connect_us(_: tuple[str, int]) -> float:
+        time = next(times)
+        if isinstance(time, OSError):
+            raise time
+        return time
+
+    monkeypatch.setattr(client, "connect_us", connect_us)
+    question = json.dumps({"do": "connect", "targets": [["10.96.64.1", 80]], "count": 200})
+    first = next(client.answer(question.encode()))
+    if told is None:
+        assert "Network is unreachable" in first["error"]
+    else:
+        assert first["failed"] == told
+        assert first["p50"] == pytest.approx(20 + 100, abs=2)
+
+
 @pytest.mark.parametrize("sizes", [["10", "10"], ["1000", "10"], ["0"], ["48001"]])
 def test_sizes_that_cannot_be_measured_are_refused_before_anything_happens(
     sizes: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path

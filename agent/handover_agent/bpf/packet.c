@@ -20,7 +20,6 @@
 #include "consts.h"
 #include "structs.h"
 #include "maps.h"
-#include "itself.h"
 #include "opening.h"
 #include "stranded.h"
 #include "translate.h"
@@ -208,5 +207,5 @@ int from_node(struct __sk_buff *skb)
 
 int to_itself(struct __sk_buff *skb)
 {
-	return is_nobodys(skb) ? GO_ON : leaving(skb, 1, HOOK_TO_NODE);
+	return leaving(skb, 1, HOOK_TO_NODE);
 }

@@ -87,6 +87,15 @@ async def test_nothing_is_filled_in_before_everything_was_listed(rig: Rig) -> No
     assert rig.maps.read_frontends() == {}
 
 
+async def test_whoever_waits_for_the_first_table_is_told_when_it_is_there(rig: Rig) -> None:
+    rig.model.services_sink.replace([service()])
+    await asyncio.sleep(0)
+    assert not rig.kept.listed.is_set()
+    await rig.list_all()
+    await asyncio.wait_for(rig.kept.listed.wait(), 10)
+    assert WEB in rig.kept.table
+
+
 async def test_after_filling_changes_follow_by_themselves_with_their_names(rig: Rig) -> None:
     await rig.list_all()
     await rig.kept.fill()

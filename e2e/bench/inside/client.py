@@ -22,6 +22,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset, so that no po
 _LIMIT = struct.pack("ll", 5, 0)  # SO_SNDTIMEO, SO_RCVTIMEO: what hangs is an error, and costs no poll()
 _CHUNK = bytes(256 * 1024)
 _ATTEMPT_MS = 5
+_FAILED_AT_MOST = 0.01
 
 
 def connect_us(address: Address) -> float:
@@ -35,11 +36,25 @@ def connect_us(address: Address) -> float:
 
 
 def connect(targets: list[Address], count: int) -> dict[str, float]:
-    """Connects to the targets in turn; the first tenth only makes neighbours, routes and caches warm."""
-    for index in range(count // 10):
-        connect_us(targets[index % len(targets)])
-    taken = sorted(connect_us(targets[index % len(targets)]) for index in range(count))
-    return {"p50": taken[count // 2], "p99": taken[min(count - 1, count * 99 // 100)]}
+    """Connects to the targets in turn; the first tenth only makes neighbours, routes and caches warm.
+
+    A few may fail (`failed`): "network is unreachable" was seen once in a long run, for a moment, at a node of
+    kube-proxy's. More raise OSError.
+    """
+    taken, failed, warming = [], 0, count // 10
+    for index in range(warming + count):
+        try:
+            taken.append(connect_us(targets[index % len(targets)]))
+        except OSError:
+            failed += 1
+            if failed > count * _FAILED_AT_MOST:
+                raise
+    measured = sorted(taken[warming:])
+    return {
+        "p50": measured[len(measured) // 2],
+        "p99": measured[len(measured) * 99 // 100],
+        "failed": failed,
+    }
 
 
 def rate(targets: list[Address], seconds: float) -> dict[str, float]:
