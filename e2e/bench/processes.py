@@ -13,6 +13,7 @@ from e2e.trial import until
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KB = 1024
+_TRANSACTION_S = 900.0
 
 
 class Running:
@@ -62,10 +63,19 @@ class Running:
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it at once; what it wrote into the kernel stays. Nothing happens when it has ended."""
+        """End it and what it started at once, and return when all have ended; what they wrote into the kernel stays.
+        Nothing happens when it has ended. Raises TrialError.
+        """
+        started = descendants(self._outer.pid)
         with contextlib.suppress(ProcessLookupError):
             self._outer.kill()
         self._outer.wait()
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # A large transaction of kube-proxy's is not interrupted, and takes a core until it is done.
+        gone = f"what was started with {self.log.name} has ended"
+        until(gone, lambda: not any(map(runs, started)), _TRANSACTION_S)
 
     def calm(self, share: float = 0.05, within_s: float = 120) -> bool:
         """Wait until it takes less than this share of a core for two seconds; False when it does not within the time."""
@@ -84,3 +94,20 @@ class Running:
                 if Path(f"/proc/{child}/comm").read_text().strip() != "setpriv":
                     return int(child)
         return None
+
+
+def descendants(pid: int) -> list[int]:
+    """Whom a process has started that still runs, and whom they have."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # gone while we looked
+            for child in map(int, children.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended; one whose parent has not asked yet has."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +13,7 @@ import pytest
 from e2e.bench import crowd, goals, machine, mapmemory, plot, report
 from e2e.bench.__main__ import main
 from e2e.bench.inside import client
+from e2e.bench.processes import descendants, runs
 from e2e.bench.proxies import start_times
 from e2e.bench.results import (
     IPTABLES,
@@ -23,6 +27,7 @@ from e2e.bench.results import (
     State,
 )
 from e2e.bench.turns import rotated
+from e2e.trial import until
 
 pytestmark = pytest.mark.unit
 
@@ -234,6 +239,18 @@ def test_a_start_is_timed_by_what_the_agent_said() -> None:
 def test_only_maps_count_as_map_memory() -> None:
     assert mapmemory.parse("pos:\t0\nmap_type:\t1\nmax_entries:\t9\nmemlock:\t4096\n") == 4096
     assert mapmemory.parse("prog_type:\t3\nprog_jited:\t1\nmemlock:\t4096\n") == 0
+
+
+def test_whom_a_process_started_is_known_until_all_have_ended() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 600 & sleep 600 & wait"]) as shell:
+        try:
+            until("both are there", lambda: len(descendants(shell.pid)) == 2, 10)
+            started = descendants(shell.pid)
+            assert all(map(runs, started))
+        finally:
+            for pid in descendants(shell.pid):
+                os.kill(pid, signal.SIGKILL)
+    until("all have ended", lambda: not any(map(runs, [shell.pid, *started])), 10)
 
 
 def test_waiting_for_disks_is_not_being_busy() -> None:
