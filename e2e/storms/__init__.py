@@ -6,5 +6,6 @@ goes on answering.
 """
 
 from e2e.storms.storm import Storm, StormError, raging
+from e2e.storms.tidying import until_forgotten
 
-__all__ = ["Storm", "StormError", "raging"]
+__all__ = ["Storm", "StormError", "raging", "until_forgotten"]

@@ -39,6 +39,8 @@ class LostError(StormError):
 class ComingAndGoing(Storm):
     """For each node in turn: a pod that ends at once, some devices beside it, an uplink that is used and taken away."""
 
+    service = _NAME
+
     def __init__(self, trial: Trial) -> None:
         super().__init__(trial)
         self._turn = 0

@@ -23,6 +23,8 @@ _AT_A_TIME = 50
 class FlappingEndpoints(Storm):
     """Changes the EndpointSlices of a Service that is under traffic, at a rate; `blown` counts seconds of that."""
 
+    service = _NAME
+
     def __init__(self, trial: Trial, seed: int = 0) -> None:
         super().__init__(trial)
         self._slices: list[Object] = []

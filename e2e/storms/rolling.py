@@ -21,6 +21,8 @@ _ROLLED_OUT_S = 180.0
 class RollingPods(Storm):
     """Restarts a Deployment whose Service is under traffic, TCP and UDP, again and again."""
 
+    service = _NAME
+
     def begin(self) -> list[dict[str, Any]]:
         self.trial.kube.apply(deployment(replicas=len(self.trial.lab.plan.nodes)), service())
         until("the rolling pods are there", self._rolled_out, _ROLLED_OUT_S)

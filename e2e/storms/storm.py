@@ -18,6 +18,8 @@ class StormError(Exception):
 class Storm(ABC):
     """What is done to the cluster; `blow` is called again and again, in a thread of its own."""
 
+    service = ""  # that it makes, and takes away at its end
+
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self.blown = 0  # how often it has been done completely

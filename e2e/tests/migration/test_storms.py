@@ -10,7 +10,7 @@ import pytest
 from handover_api.proxymigration import Phase
 
 from e2e.migration import Migration
-from e2e.storms import Storm, raging
+from e2e.storms import Storm, raging, until_forgotten
 from e2e.storms.agents import DyingAgents
 from e2e.storms.devices import ComingAndGoing
 from e2e.storms.flapping import FlappingEndpoints
@@ -38,6 +38,7 @@ def test_nothing_is_lost_while_pods_roll_endpoints_flap_agents_die_and_devices_c
         migration.wait_for_phase(Phase.MIGRATED, within_s=_WAY_S)
         migration.ask("KubeProxy")
         migration.wait_for_phase(Phase.REVERSED, within_s=_WAY_S)
+    until_forgotten(migration.trial, [storm.service for storm in storms if storm.service])
     print(*(f"{storm}: {storm.blown}" for storm in storms))
     assert all(storm.blown for storm in storms), [(str(storm), storm.blown) for storm in storms]
     for storm in storms:
