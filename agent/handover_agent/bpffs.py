@@ -141,12 +141,23 @@ class Pins:
             self.remove(path)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the directory if need be, and keep every other process from changing it."""
+    def locked(self, make: bool = True) -> Iterator[None]:
+        """Keep everybody else, other threads too, from changing the directory.
+
+        Where it is not there it is made, or else (not `make`) there is nothing to keep anybody from: what looks at pins or
+        changes them must not leave a directory to a node that was just cleaned.
+        """
         check_bpffs(self.root)
         while True:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+            if make:
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                if make:
+                    continue  # removed again just now
+                yield
+                return
             fcntl.flock(fd, fcntl.LOCK_EX)
             if self.root.exists() and self.root.stat().st_ino == os.fstat(fd).st_ino:
                 break

@@ -185,7 +185,7 @@ class Datapath:
         yet. Fill them and have them used by `take_larger`. Raises what `load` raises.
         """
         found = features.probe()
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             self._loaded_version("make maps larger")
             enlarging.prepare(self._pins, sizes, lambda maps, programs: _load(found, maps, programs))
         return PinnedMaps(self._pins.growing)
@@ -194,7 +194,7 @@ class Datapath:
         """From now on the maps that `make_larger` gave are the ones in use, whatever happens. What is attached is
         swapped program by program; when this was interrupted, `load` goes on with it.
         """
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             enlarging.commit(self._pins, loader.version())
             self._swap(self.wanted_version())
 
@@ -214,7 +214,7 @@ class Datapath:
         Raises NotAttached when devices are left without their programs; then nothing is accepted that was not.
         """
         self._check_cgroup()
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             self._settle()
             version = self._loaded_version("attach")
             if not self._attached():
@@ -229,14 +229,14 @@ class Datapath:
         """While attached, have the programs on the devices that there are now. Raises NotAttached."""
         if not self._attached():
             return
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             self._settle()
             if self._attached():
                 self._raise(self._align(self._loaded_version("follow devices")))
 
     def set_accepting(self, accepting: bool) -> None:
         """Off: new connections are left alone; sockets that are translated already go on."""
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             self._loaded_version("set accepting")
             self._write_accepting(accepting)
 
@@ -250,7 +250,7 @@ class Datapath:
         """
         if not self._pins.root.is_dir():
             return
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             self._detach(answers)
 
     def unload(self, answers: Callable[[], None] = _time_for_answers) -> None:
@@ -259,7 +259,7 @@ class Datapath:
             for behind in (True, False):
                 attaching.detach(self._pins.devices, behind=behind)  # filters do not go with the pins
             return
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             self._detach(answers)
             self._pins.remove(self._pins.root)
 
@@ -310,8 +310,10 @@ class Datapath:
         wanted = noted.may_be(self._pins.maps, serving)
         if not (self._pins.maps / "settings").exists():
             return False
-        with self._pins.locked():
+        with self._pins.locked(make=False):
             raw = self._read_settings()
+            if not raw:
+                return False  # unloaded just now
             if wanted and not layout.unpack_noting(raw):
                 noted.take(self._pins.maps)  # nobody has waited for what was noted some other time
             if wanted is not layout.unpack_noting(raw):

@@ -125,12 +125,33 @@ def test_the_address_that_stands_for_the_loopback_one_follows_the_devices(
     assert (written(), is_accepting(bpffs / "own")) == ("192.0.2.8", False)
 
 
-def test_what_is_asked_of_an_absent_datapath(own: Datapath) -> None:
+def test_what_is_asked_of_an_absent_datapath(own: Datapath, bpffs: Path) -> None:
     assert own.counters() == {}
     assert own.translated() == 0
     for asked in (own.maps, own.attach, lambda: own.set_accepting(True)):
         with pytest.raises(NotLoaded, match="load it first"):
             asked()
+    assert not bpffs.joinpath("own").exists(), "who only asks leaves nothing on the node"
+
+
+def test_whoever_looks_while_it_is_unloaded_leaves_nothing(
+    own: Datapath, bpffs: Path, no_compiler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.load()
+    there, waited = Path.exists, list[Path]()
+
+    def unloaded_afterwards(path: Path) -> bool:
+        found = there(path)
+        if path.name == "settings" and not waited:
+            waited.append(path)
+            own.unload()
+        return found
+
+    monkeypatch.setattr(Path, "exists", unloaded_afterwards)
+    assert not own.watch_stranded({})
+    monkeypatch.undo()
+    assert waited
+    assert not bpffs.joinpath("own").exists()
 
 
 def test_the_agent_may_end_and_the_programs_stay(
