@@ -24,6 +24,7 @@ from handover_agent.features import Features
 from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper, nodeports
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.ports import Blocked, Programs, RulesSeen
+from handover_agent.lately import Before
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.model import NotListed
@@ -153,12 +154,14 @@ class KernelDatapath:
 
 
 class KernelRules:
-    """`ports.Rules`. `told` hears of every inspection, `compared` of every look at parity, for the status."""
+    """`ports.Rules`. `table` gives the table, what it was in the last seconds, and the node's addresses; `told` hears of
+    every inspection, `compared` of every look at parity, for the status.
+    """
 
     def __init__(
         self,
         directory: Path,
-        table: Callable[[], tuple[Table, Collection[bytes]]],
+        table: Callable[[float], tuple[Table, Before, Collection[bytes]]],
         told: Callable[[RulesSeen], None],
         compared: Callable[[list[str], int], None],
         recorded: Callable[[str, ProxyMode, NodePortPlaces | None], None],
@@ -174,10 +177,12 @@ class KernelRules:
         self._told(seen)
         return seen
 
-    async def parity(self) -> list[str]:
-        table, local = self._table()
-        differences, theirs = await self._thread(_parity, dict(table), frozenset(local))
-        self._compared(differences, theirs)
+    async def parity(self, behind_s: float) -> list[str]:
+        theirs = await self._thread(lambda: kubeproxy.frontends_of(kubeproxy.inspect()))
+        table, before, local = self._table(behind_s)  # later than the rules, or they could be ahead of it
+        ours = dict(table)
+        differences = await self._thread(kubeproxy.compare, ours, theirs, frozenset(local), before)
+        self._compared(differences, len(theirs))
         return differences
 
     async def take_snapshot(self) -> str:
@@ -314,8 +319,3 @@ def _facts_of(snapshot: Snapshot) -> tuple[str, ProxyMode, NodePortPlaces | None
     """Its digest, how the rules in it were made, and where they have NodePorts."""
     places = nodeports.places(snapshot.rulesets, snapshot.nft)
     return snapshot.digest, snapshot.manifest.mode, places
-
-
-def _parity(table: Table, local_addresses: Collection[bytes]) -> tuple[list[str], int]:
-    theirs = kubeproxy.frontends_of(kubeproxy.inspect())
-    return kubeproxy.compare(table, theirs, local_addresses), len(theirs)

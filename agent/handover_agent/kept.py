@@ -17,13 +17,14 @@ from typing import Protocol as Interface
 
 from handover_agent.compile import NodeInfo
 from handover_agent.ladder.ports import Waiting
+from handover_agent.lately import Lately
 from handover_agent.maps import PinnedMaps
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.objects import is_ipv4
 from handover_agent.reconcile import Reconciler, SyncReport
 from handover_agent.table import Entry, FrontendKey, Table
-from handover_agent.wanted import Dispute, WantedTable
+from handover_agent.wanted import Delta, Dispute, WantedTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,6 +92,8 @@ class KeptTable:
         self._names_from = 0.0  # when the file may be written again
         self._node_known = False
         self.sync = Sync()
+        self.lately = Lately()
+        self._complete = False  # the table is compiled from all Services, for this very node
         self.repaired = 0
         self.udp_changed = asyncio.Event()
         self.listed = asyncio.Event()
@@ -162,7 +165,7 @@ class KeptTable:
                 self._maps = await self._call(self._open_maps)
                 self._reconciler = Reconciler(self._maps)
             self._begin()
-            self._wanted.refresh(self._model)
+            self._refresh()
             self._note(await self._call(self._reconciler.sync, dict(self._wanted.table)))
             self._took(began, self._wanted.table, full=True)
             if first:
@@ -245,7 +248,7 @@ class KeptTable:
     async def _follow(self) -> None:
         async with self._lock:
             began = time.monotonic()
-            delta = self._wanted.refresh(self._model)
+            delta = self._refresh()
             self.listed.set()
             if self._reconciler is None:
                 self._retry_in_s = None
@@ -263,6 +266,13 @@ class KeptTable:
                 self.udp_changed.set()
             if self._names_due and time.monotonic() >= self._names_from:
                 await self._write_names()
+
+    def _refresh(self) -> Delta:
+        delta = self._wanted.refresh(self._model)
+        if self._complete:  # else what was there before is what we did not know, not what the cluster wanted
+            self.lately.note(self._wanted.replaced)
+        self._complete = self._node_known
+        return delta
 
     @property
     def _names_due(self) -> bool:

@@ -155,7 +155,11 @@ class Agent:
         )
         self._rules = KernelRules(
             state / SNAPSHOT,
-            lambda: (self._table.table, self._table.node.local_addresses),
+            lambda behind_s: (
+                self._table.table,
+                self._table.lately.within(behind_s),
+                self._table.node.local_addresses,
+            ),
             told=self._rules_seen,
             compared=self._facts.compared,
             recorded=self._facts.recorded,

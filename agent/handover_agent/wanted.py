@@ -40,6 +40,9 @@ class WantedTable:
         self._claims: dict[str, _Claims] = {}
         self._contested: dict[FrontendKey, dict[str, Row]] = {}  # where more than one Service claims
         self._delta: dict[FrontendKey, Entry | None] = {}
+        self._before: dict[FrontendKey, Entry | None] = {}
+        self.replaced: Delta = {}
+        """What the frontends of the last refresh's delta were before it."""
 
     @property
     def table(self) -> Table:
@@ -72,6 +75,7 @@ class WantedTable:
         """
         self._update(model, sorted(model.take_dirty()))  # one order, so that every node meets limits alike
         delta, self._delta = self._delta, {}
+        self.replaced, self._before = self._before, {}
         return delta
 
     def _update(self, model: Model, names: Iterable[str]) -> None:
@@ -128,11 +132,15 @@ class WantedTable:
             self._drop(_external(key))
 
     def _put(self, key: FrontendKey, entry: Entry) -> None:
-        if self._table.get(key) != entry:
+        before = self._table.get(key)
+        if before != entry:
+            self._before.setdefault(key, before)
             self._table[key] = self._delta[key] = entry
 
     def _drop(self, key: FrontendKey) -> None:
-        if self._table.pop(key, None) is not None:
+        before = self._table.pop(key, None)
+        if before is not None:
+            self._before.setdefault(key, before)
             self._delta[key] = None
 
 

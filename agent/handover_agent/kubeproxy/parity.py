@@ -7,7 +7,8 @@ compared. Only what both are responsible for is compared. These are no differenc
 * what is at no port of a ClusterIP, which kube-proxy refuses in one mode and passes over in the other;
 * ClusterIPs that are assigned to an interface of this node (NodeLocal DNSCache), which the table leaves
 alone;
-* NodePorts on loopback addresses, which kube-proxy serves in one mode and not in the other.
+* NodePorts on loopback addresses, which kube-proxy serves in one mode and not in the other;
+* what the table said a moment ago, which kube-proxy may be about to write.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,6 +22,7 @@ from handover_agent.kubeproxy.served import Answer, Served, Verdict, is_ipv4
 from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, Scope, ip_bytes, ip_text
 
 _SHOWN = 3
+_NOTHING: Mapping[FrontendKey, Collection[Entry | None]] = {}
 
 
 def frontends_of(inspection: Inspection) -> Served:
@@ -46,39 +48,57 @@ def frontends_of(inspection: Inspection) -> Served:
 
 
 def compare(
-    table: Mapping[FrontendKey, Entry], rules: Served, local_addresses: Collection[bytes] = ()
+    table: Mapping[FrontendKey, Entry],
+    rules: Served,
+    local_addresses: Collection[bytes] = (),
+    before: Mapping[FrontendKey, Collection[Entry | None]] = _NOTHING,
 ) -> list[str]:
     """Where the table and kube-proxy's rules differ, one readable line for each frontend; empty at parity.
 
-    `local_addresses` are the addresses on this node's interfaces (16 bytes each).
+    `local_addresses` are the addresses on this node's interfaces (16 bytes each). `before`: what frontends have been a
+    moment ago (None: there was none); kube-proxy's rules may still do that.
     """
     differences: list[str] = []
     node_ports_seen: set[tuple[int, Protocol, bool]] = set()
+    for key in before:
+        if key.scope is Scope.INTERNAL and key.protocol is not Protocol.ANY:
+            node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
     for key, entry in table.items():
         if key.scope is not Scope.INTERNAL or key.protocol is Protocol.ANY:
             continue
         node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
         answer = rules.get(key)
-        if answer is None:
-            if not _loopback(key.address):
-                differences.append(
-                    f"{key} ({entry.service}): kube-proxy has no rule for it, ours {_ours(entry)}"
-                )
-        elif (answer.verdict, answer.backends) != (_verdict(entry), frozenset(entry.backends)):
-            differences.append(f"{key} ({entry.service}): kube-proxy {_theirs(answer)}, ours {_ours(entry)}")
-        elif entry.backends and answer.restricted != bool(entry.flags & FrontendFlags.SOURCES):
-            which = (
-                "filters sources, ours does not" if answer.restricted else "lets all in, ours filters sources"
-            )
-            differences.append(f"{key} ({entry.service}): kube-proxy {which}")
+        difference = _difference(key, entry, answer)
+        if difference and not any(_was(key, old, answer) for old in before.get(key, ())):
+            differences.append(f"{key} ({entry.service}): kube-proxy {difference}")
     for key, answer in rules.addresses.items():
-        if key not in table and key.address not in local_addresses:
+        if key in table or key.address in local_addresses:
+            continue
+        if not any(_was(key, old, answer) for old in before.get(key, ())):
             differences.append(f"{key}: kube-proxy {_theirs(answer)}, our table lacks it")
     for (port, protocol, ipv4), answer in rules.node_ports.items():
         if (port, protocol, ipv4) not in node_ports_seen:
             name = f"{protocol.name} NodePort {port} ({'IPv4' if ipv4 else 'IPv6'})"
             differences.append(f"{name}: kube-proxy {_theirs(answer)}, our table lacks it")
     return differences
+
+
+def _was(key: FrontendKey, old: Entry | None, answer: Answer | None) -> bool:
+    """Whether kube-proxy's rules do what the table said before."""
+    return answer is None if old is None else not _difference(key, old, answer)
+
+
+def _difference(key: FrontendKey, entry: Entry, answer: Answer | None) -> str:
+    """What kube-proxy's rules do that the entry does not; empty when they do the same."""
+    if answer is None:
+        return "" if _loopback(key.address) else f"has no rule for it, ours {_ours(entry)}"
+    if (answer.verdict, answer.backends) != (_verdict(entry), frozenset(entry.backends)):
+        return f"{_theirs(answer)}, ours {_ours(entry)}"
+    if entry.backends and answer.restricted != bool(entry.flags & FrontendFlags.SOURCES):
+        if answer.restricted:
+            return "filters sources, ours does not"
+        return "lets all in, ours filters sources"
+    return ""
 
 
 def _verdict(entry: Entry) -> Verdict:

@@ -22,6 +22,10 @@ from handover_agent.ladder.step import (
     require_true_maps,
 )
 
+BEHIND_S = 30.0
+"""So long kube-proxy may take to write what it has heard of. Of ten thousand Services it needs ten seconds for a change, and
+where something changes all the time it is never done."""
+
 
 async def require_hooks(ascent: Ascent) -> None:
     missing = await ascent.ground.datapath.missing()
@@ -61,7 +65,7 @@ async def compare_with_kube_proxy(ascent: Ascent) -> None:
     """Rules that nobody keeps up (after a reboot, or once kube-proxy has left) say nothing here."""
     if not (await ascent.ground.rules.inspect()).in_force or not await kube_proxy_signs(ascent):
         return
-    differences = await ascent.ground.rules.parity()
+    differences = await ascent.ground.rules.parity(BEHIND_S)
     if differences:
         raise Blocked(
             "ParityDiffers",

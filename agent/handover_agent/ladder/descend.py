@@ -11,6 +11,10 @@ from handover_api.base import Rung
 from handover_agent.ladder.ports import Blocked, Waiting
 from handover_agent.ladder.step import Act, Ascent, Step, ensure_keeper, kube_proxy_signs
 
+BEHIND_S = 10.0
+"""So far kube-proxy may be behind when new connections are left to it. Less than on the way up: what it does not know yet
+is lost from then on."""
+
 
 async def put_rules_back(ascent: Ascent) -> None:
     """The snapshot, unless kube-proxy writes its rules itself or they were never touched.
@@ -67,7 +71,7 @@ async def require_kube_proxy_serves(ascent: Ascent) -> None:
         raise Blocked(
             "KubeProxyAbsent", "kube-proxy does not run on this node, its rules would never be updated again"
         )
-    differences = await ascent.ground.rules.parity()
+    differences = await ascent.ground.rules.parity(BEHIND_S)
     if differences:
         raise Blocked(
             "KubeProxyNotSynced",

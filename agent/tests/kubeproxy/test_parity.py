@@ -150,6 +150,32 @@ def test_a_missing_a_surplus_and_a_different_frontend_are_each_named(mode: str) 
 
 
 @every_mode
+def test_what_the_table_said_a_moment_ago_is_no_difference_and_anything_else_is(mode: str) -> None:
+    now, theirs = dict(our_table()), our_table()
+    changed, gone, new = key("10.96.1.1", 80), key("10.96.1.2", 80), key("10.96.9.9", 80)
+    now[changed] = replace(now[changed], backends=now[changed].backends[:2])
+    del now[gone]
+    now[new] = Entry((), "default/new:/TCP", FrontendFlags.REFUSE)
+    older = replace(now[changed], backends=now[changed].backends[1:])
+    before: dict[FrontendKey, list[Entry | None]] = {}
+    before |= {changed: [older, theirs[changed]], gone: [theirs[gone]], new: [None]}
+    assert compare(now, RULES[mode], before=before) == []
+    for frontend in (changed, gone, new):
+        (line,) = compare(now, RULES[mode], before={**before, frontend: [older]})
+        assert line.startswith(str(frontend))
+
+
+@every_mode
+def test_a_node_port_that_is_just_gone_is_no_difference(mode: str) -> None:
+    theirs = our_table()
+    table = {k: entry for k, entry in theirs.items() if k.port != 30080}
+    before: dict[FrontendKey, list[Entry | None]] = {
+        k: [entry] for k, entry in theirs.items() if k.port == 30080
+    }
+    assert compare(table, RULES[mode], before=before) == []
+
+
+@every_mode
 def test_a_node_port_that_we_lack_is_named_once(mode: str) -> None:
     table = {k: entry for k, entry in our_table().items() if k.port != 30080}
     assert [line.split(": ")[0] for line in compare(table, RULES[mode])] == [

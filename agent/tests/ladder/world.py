@@ -214,7 +214,7 @@ class Rules:
         mode = ProxyMode.IPTABLES if rules else ProxyMode.NONE
         return RulesSeen(mode, ("nft",), rules, left, self.world.unsupported)
 
-    async def parity(self) -> list[str]:
+    async def parity(self, behind_s: float) -> list[str]:
         self.world.call("parity")
         return self.world.differences
 

@@ -66,6 +66,23 @@ def test_a_refresh_tells_what_changed_and_nothing_else() -> None:
     }
 
 
+def test_a_refresh_tells_what_it_replaced() -> None:
+    model = listed([service()], [slice_(endpoints=[endpoint_json("10.1.1.1")])])
+    wanted = WantedTable(NODE)
+    assert set(wanted.refresh(model)) == set(wanted.replaced)
+    assert set(wanted.replaced.values()) == {None}
+    ((key, first),) = ((k, entry) for k, entry in wanted.table.items() if k.port)
+    model.slices_sink.put(slice_(endpoints=[endpoint_json("10.1.1.2")]))
+    wanted.refresh(model)
+    assert wanted.replaced == {key: first}
+    second = wanted.table[key]
+    model.services_sink.remove(service())
+    wanted.refresh(model)
+    assert wanted.replaced[key] == second
+    wanted.refresh(model)
+    assert wanted.replaced == {}
+
+
 def test_a_policy_that_is_switched_adds_and_removes_what_is_for_arrivals_from_outside() -> None:
     external = {"externalIPs": ["198.51.100.1"]}
     model, wanted = listed([service(**external)]), WantedTable(NODE)
