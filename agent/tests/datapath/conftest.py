@@ -1,33 +1,28 @@
 """A datapath that is loaded and attached once and emptied before each test; life-cycle tests make one."""
 
-import hashlib
-import inspect
 import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from handover_agent import bpfmap, devices, loader
 from handover_agent.bpffs import Pins
-from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
+from handover_agent.bpfsys import obj_get
 from handover_agent.datapath import Datapath
+from handover_agent.devices import reading
 from handover_agent.hooks import PACKET_PROGRAMS
-from handover_agent.kubeproxy.durable import write_atomically
 from handover_agent.layout import LAYOUT, Sizes, map_specs, pack_index, pack_settings
-from handover_agent.loader import compiler
-from handover_agent.loader.abilities import Abilities, of_kernel
-from handover_agent.loader.filling import filled_in
-from handover_agent.loader.headers import find_headers
-from handover_agent.loader.programs import pin_programs
-from handover_agent.packetpath import switches
-from tests.datapath import node, pods
-from tests.datapath.rig import Rig
+from handover_agent.packetpath import rules, switches
+from tests.datapath import killing, node, pods
+from tests.datapath.compiling import compiled_once, loading, pin_packet_programs
+from tests.datapath.rig import SIZES, Rig
 from tests.datapath.trial import Trial
 
 SMALL = Sizes(frontends=1024, backends=4096, sockets=64, affinity=1024, flows=65_536)
+
+
+def nobody_waits() -> None:
+    """For answers that are under way when programs are detached."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,39 +51,20 @@ def pods_network() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def compiled(pytestconfig: pytest.Config) -> dict[str, bytes]:
-    """Every program, compiled by a child process: here, too, what imports BCC stays apart.
-
-    Kept for the next run of tests, as long as sources, compiler and headers are the same.
-    """
+    """Every program; see `compiled_once`."""
     return compiled_once(pytestconfig)
-
-
-def compiled_once(config: pytest.Config, sources: Path | None = None, about: str = "") -> dict[str, bytes]:
-    """See `compiled`; or from other `sources` (a directory with `bpf` in it), which `about` stands for."""
-    with_what = inspect.getsource(compiler) + str(find_headers()) + about
-    digest = hashlib.sha256(with_what.encode()).hexdigest()[:16]
-    kept = config.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
-    if kept.exists():
-        return dict(pickle.loads(kept.read_bytes()))
-    script = (
-        "import pickle, sys; from pathlib import Path; from handover_agent.loader import compiler;"
-        f"compiler.resources.files = {f'lambda _: Path({str(sources)!r})' if sources else 'compiler.resources.files'};"
-        "sys.stdout.buffer.write(pickle.dumps(compiler.compile_all()))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
-    made = dict(pickle.loads(done.stdout))
-    write_atomically(kept, done.stdout)
-    return made
 
 
 @pytest.fixture
 def no_compiler(compiled: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Load what was compiled once; everything else is as it is."""
+    monkeypatch.setattr(loader, "load_programs", loading(compiled))
 
-    def load(maps: Path, programs: Path, set_retval: bool) -> None:
-        pin_programs(compiled, maps, programs, of_kernel(set_retval))
 
-    monkeypatch.setattr(loader, "load_programs", load)
+@pytest.fixture
+def only_order_matters(no_compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for packets are none, and quick to load; those for sockets are the real ones."""
+    killing.only_order_matters(monkeypatch)
 
 
 @pytest.fixture
@@ -103,7 +79,7 @@ def own(bpffs: Path, own_cgroup: Path) -> Iterator[Datapath]:
     """A datapath of which nothing exists yet."""
     datapath = Datapath(bpffs / "own", own_cgroup)
     yield datapath
-    datapath.unload()
+    datapath.unload(nobody_waits)
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +96,7 @@ def shared_datapath(bpffs: Path, shared_cgroup: Path) -> Iterator[Datapath]:
     datapath.load(frontends=1024, backends=4096, sockets=1024, affinity=1024)
     datapath.attach()
     yield datapath
-    datapath.unload()
+    datapath.unload(nobody_waits)
 
 
 @pytest.fixture
@@ -154,6 +130,54 @@ def other_pod(pods_network: tuple[str, str], shared_cgroup: Path) -> Iterator[po
         yield made
 
 
+@pytest.fixture(scope="session")
+def bare_machines() -> Iterator[node.Namespaces]:
+    """A node without programs, and what is around it."""
+    with node.machines(f"ba{os.getpid()}") as made:
+        yield made
+
+
+@pytest.fixture
+def own_net(
+    bare_machines: node.Namespaces, own: Datapath, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[node.Namespaces]:
+    """The machines; the datapath `own` looks at the node's devices for real, and is attached to none afterwards."""
+    monkeypatch.setattr(devices, "look", reading.look)
+    with bare_machines.inside("node"):
+        rules.ensure()
+        yield bare_machines
+        own.detach(nobody_waits)
+        rules.remove()
+        bare_machines.run("node", "conntrack", "-F")
+
+
+@pytest.fixture(scope="session")
+def loaded_once(bpffs: Path, compiled: dict[str, bytes]) -> Iterator[Datapath]:
+    """See `loaded`."""
+    with pytest.MonkeyPatch.context() as patch, pods.cgroup(f"handover-test-once-{os.getpid()}") as path:
+        patch.setattr(loader, "load_programs", loading(compiled))
+        datapath = Datapath(bpffs / "once", path)
+        datapath.load_maps(map_specs(SIZES))
+        yield datapath
+        datapath.unload(nobody_waits)
+
+
+@pytest.fixture
+def loaded(loaded_once: Datapath) -> Datapath:
+    """A datapath that is attached to nothing and has no tables, for tests that do not care how it was loaded."""
+    with loaded_once.maps() as maps:
+        maps.delete_frontends(maps.read_frontends())
+        maps.keep_addresses([])
+    return loaded_once
+
+
+@pytest.fixture
+def tables(net: node.Namespaces, loaded: Datapath) -> Iterator[Rig]:
+    """Writes the tables of the datapath `loaded`."""
+    with Rig(loaded, loaded._pins.maps) as made:
+        yield made
+
+
 @pytest.fixture
 def own_pod(pods_network: tuple[str, str], own: Datapath, own_cgroup: Path) -> Iterator[pods.Pod]:
     """A pod in the cgroup of the datapath `own`."""
@@ -165,22 +189,6 @@ def own_pod(pods_network: tuple[str, str], own: Datapath, own_cgroup: Path) -> I
 def packet_compiled(compiled: dict[str, bytes]) -> dict[str, bytes]:
     """The packet path's programs."""
     return {program.name: compiled[program.name] for program in PACKET_PROGRAMS}
-
-
-def pin_packet_programs(
-    compiled: dict[str, bytes], pins: Path, programs: Path, abilities: Abilities | None = None
-) -> None:
-    """Load them with the maps of a datapath, and pin them; as for a kernel with other abilities than this one's."""
-    numbers = (abilities or of_kernel(set_retval=True)).numbers()
-    programs.mkdir()
-    maps = pins / f"maps-{LAYOUT}"
-    opened = [obj_get(maps / spec.name) for spec in map_specs(Sizes())]
-    fds = [descriptor.fd for descriptor in opened]
-    for name, code in compiled.items():
-        with program_load(ProgramType.SCHED_CLS, 0, filled_in(code, fds, numbers), name) as program:
-            pin(program.fd, programs / name)
-    for descriptor in opened:
-        descriptor.close()
 
 
 @pytest.fixture(scope="session")

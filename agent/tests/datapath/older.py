@@ -15,9 +15,8 @@ import pytest
 from handover_agent import bpffs, layout, layouts, loader
 from handover_agent.layout import LAYOUT, MapSpec, Sizes, map_specs
 from handover_agent.layouts import CannotConvert, Shape, Step
-from handover_agent.loader.abilities import of_kernel
-from handover_agent.loader.programs import pin_programs
 from handover_agent.table import FrontendFlags, FrontendValue
+from tests.datapath.compiling import loading
 
 NUMBER = 1
 
@@ -103,12 +102,16 @@ STEP = Step(
 )
 
 
-def older_sources(directory: Path) -> None:
-    """Our sources with the structs of the older layout, in `directory`/bpf."""
+def copied_sources(directory: Path) -> Path:
+    """Our sources in `directory`/bpf, which is returned."""
     original = resources.files("handover_agent").joinpath("bpf")
     with resources.as_file(original) as path:
-        shutil.copytree(path, directory / "bpf")
-    header = directory / "bpf" / "structs.h"
+        return Path(shutil.copytree(path, directory / "bpf"))
+
+
+def older_sources(directory: Path) -> None:
+    """Our sources with the structs of the older layout, in `directory`/bpf."""
+    header = copied_sources(directory) / "structs.h"
     text = header.read_text()
     for name, fields in _STRUCTS.items():
         start = text.index(f"struct {name} {{")
@@ -116,6 +119,18 @@ def older_sources(directory: Path) -> None:
         check = text.index(f"_Static_assert(sizeof(struct {name}) ==")
         text = text[:check] + text[text.index("\n", check) + 1 :]
     header.write_text(text)
+
+
+@contextmanager
+def agent_of(number: int, compiled: dict[str, bytes]) -> Iterator[pytest.MonkeyPatch]:
+    """This process is an agent with programs of its own, whose maps have a layout of this number; more may be patched."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bpffs, layout):
+            patch.setattr(module, "LAYOUT", number)
+        patch.setattr(layouts, "STEPS", ())
+        patch.setattr(loader, "version", lambda: "older")
+        patch.setattr(loader, "load_programs", loading(compiled))
+        yield patch
 
 
 @contextmanager
@@ -130,18 +145,10 @@ def as_older(compiled: dict[str, bytes]) -> Iterator[None]:
         flags, offset, count, service, timeout, _ = _OLDER_FRONTEND.unpack(raw)
         return FrontendValue(offset, count, service, FrontendFlags(flags), timeout)
 
-    def load(maps: Path, programs: Path, set_retval: bool) -> None:
-        pin_programs(compiled, maps, programs, of_kernel(set_retval))
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (bpffs, layout):
-            patch.setattr(module, "LAYOUT", NUMBER)
+    with agent_of(NUMBER, compiled) as patch:
         patch.setattr(layout, "pack_frontend", pack)
         patch.setattr(layout, "pack_settings", _settings)
         patch.setattr(layout, "unpack_own_ipv4", lambda raw: raw[4:8])
         patch.setattr(layout, "unpack_noting", lambda raw: bool(raw[2]))
         patch.setattr(layout, "unpack_frontend", unpack)
-        patch.setattr(layouts, "STEPS", ())
-        patch.setattr(loader, "version", lambda: "older")
-        patch.setattr(loader, "load_programs", load)
         yield

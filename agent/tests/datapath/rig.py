@@ -22,7 +22,7 @@ from handover_agent.entries import (
     unpack_flow,
     unpack_netns_cookie,
 )
-from handover_agent.layout import pack_index, pack_settings
+from handover_agent.layout import Sizes, pack_index, pack_settings
 from handover_agent.table import (
     Backend,
     FrontendFlags,
@@ -36,6 +36,8 @@ from handover_agent.table import (
 )
 from tests.datapath.pods import TCP, UDP, frontend
 
+SIZES = Sizes(frontends=64, backends=256, sockets=4096, affinity=1024, flows=8192, fragments=64, sources=64)
+"""Room enough for most tests, and made in no time, where a node's maps take tens of megabytes."""
 _SERVICE_IDS = count(1 << 20)
 
 

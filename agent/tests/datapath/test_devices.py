@@ -11,7 +11,8 @@ from handover_agent.devices import reading
 from handover_agent.layout import map_specs
 from handover_agent.packetpath import attaching
 from handover_agent.packetpath.points import Direction, Point
-from tests.datapath.test_lifecycle import ABSENT, SMALL, as_version, killed_at
+from tests.datapath.killing import killed_at
+from tests.datapath.test_lifecycle import ABSENT, SMALL, as_version
 from tests.node.netns import Namespace, Pod, run
 
 pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("no_compiler")]
@@ -101,7 +102,11 @@ def test_an_upgrade_swaps_the_programs_on_devices_too(
 
 
 def test_an_upgrade_that_was_killed_before_it_came_to_the_devices_is_finished(
-    node: Namespace, own: Datapath, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+    node: Namespace,
+    own: Datapath,
+    bpffs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    only_order_matters: None,
 ) -> None:
     as_version(monkeypatch, "older")
     own.load()
@@ -119,7 +124,7 @@ def test_an_upgrade_that_was_killed_before_it_came_to_the_devices_is_finished(
 
 @both_ways
 def test_killed_at_any_point_of_attach_and_unload_the_next_run_goes_on(
-    node: Namespace, own: Datapath, bpffs: Path, tcx: bool
+    node: Namespace, own: Datapath, bpffs: Path, only_order_matters: None, tcx: bool
 ) -> None:
     own.load_maps(map_specs(SMALL))
     change, killed = 0, True

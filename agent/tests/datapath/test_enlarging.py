@@ -1,7 +1,5 @@
 """Maps are replaced by larger ones while connections come and go; being killed in the middle of it does no harm."""
 
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from handover_agent.datapath import Datapath, DatapathState, NotLoaded
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.reconcile import Reconciler
 from handover_agent.table import Entry, FrontendKey, Table
+from tests.datapath.killing import killed_at
 from tests.datapath.pods import TCP, UDP, VIPS, Pod, backends, frontend
 from tests.datapath.rig import Rig
 
@@ -56,7 +55,9 @@ def serving(own: Datapath, no_compiler: None) -> Datapath:
     return own
 
 
-def test_maps_grow_under_load_and_nobody_notices(serving: Datapath, own_pod: Pod, bpffs: Path) -> None:
+def test_maps_grow_under_load_and_nobody_notices(
+    only_order_matters: None, serving: Datapath, own_pod: Pod, bpffs: Path
+) -> None:
     before = serving.counters()
     wanted = table()
     with own_pod.load(VIP) as answers:
@@ -153,42 +154,26 @@ def test_an_upgrade_after_growing_keeps_the_larger_maps(
     assert own_pod.tcp(VIP).answer() == BACKEND
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
-@pytest.mark.parametrize("at", range(0, 60, 4))  # of about 55 calls; the last one is not interrupted any more
 def test_killed_at_any_change_the_next_load_has_all_programs_use_one_set_of_maps(
-    serving: Datapath, own_pod: Pod, bpffs: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    own: Datapath, own_pod: Pod, only_order_matters: None
 ) -> None:
-    maps = serving.make_larger(LARGE)
-    assert Reconciler(maps).sync(table()).in_sync
-    changes = iter(range(1000))
-
-    def killing(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object, **named: object) -> object:
-            if next(changes) >= at:
-                raise Killed
-            return function(*arguments, **named)
-
-        return call
-
-    with monkeypatch.context() as patched:
-        for owner, name in (
-            (Path, "rename"),
-            (Path, "unlink"),
-            (Path, "rmdir"),
-            (bpfsys, "bpf"),
-        ):
-            patched.setattr(owner, name, killing(getattr(owner, name)))
-        with suppress(Killed):
-            serving.take_larger()
-    maps.close()
-    assert own_pod.tcp(VIP).answer() == BACKEND, "whatever runs now serves"
-    if serving.state().version != serving.wanted_version():
-        serving.load_maps(map_specs(SMALL))
-    assert serving.state().version == serving.wanted_version()
-    with serving.maps() as opened:
-        Reconciler(opened).sync(table(OTHER))
-    assert own_pod.tcp(OTHER).answer() == BACKEND, "programs find what is written into the pinned maps"
-    assert own_pod.tcp(VIP).answer() == f"{VIP}:80"
+    change, killed = 0, True
+    while killed:
+        own.load_maps(map_specs(SMALL))
+        own.attach()
+        with own.maps() as maps:
+            Reconciler(maps).sync(table())
+        with own.make_larger(LARGE) as maps:
+            assert Reconciler(maps).sync(table()).in_sync
+        killed = killed_at(change, own.take_larger)
+        assert own_pod.tcp(VIP).answer() == BACKEND, "whatever runs now serves"
+        if own.state().version != own.wanted_version():
+            own.load_maps(map_specs(SMALL))
+        assert own.state().version == own.wanted_version()
+        with own.maps() as opened:
+            Reconciler(opened).sync(table(OTHER))
+        assert own_pod.tcp(OTHER).answer() == BACKEND, "programs find what is written into the pinned maps"
+        assert own_pod.tcp(VIP).answer() == f"{VIP}:80"
+        own.unload()
+        change += 1
+    assert change > 40  # links, and the pins of older programs and maps

@@ -9,7 +9,7 @@ from handover_agent.bpfmap import MapType
 from handover_agent.datapath import Datapath
 from handover_agent.layout import Sizes, counter_names, map_specs
 from handover_agent.table import FrontendFlags, FrontendValue, MapFull
-from tests.datapath.conftest import pin_packet_programs
+from tests.datapath.compiling import pin_packet_programs
 from tests.datapath.frames import UDP, ip, udp
 from tests.datapath.pods import TCP, VIPS, Pod, backends, frontend
 from tests.datapath.rig import Rig

@@ -4,8 +4,6 @@ In the place of kube-proxy's rules stand some of the test's, which send new conn
 that was not handed over, but begun anew by its next packet, would be seen.
 """
 
-import os
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,22 +11,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from handover_agent import devices
 from handover_agent.datapath import Datapath
-from handover_agent.devices import reading
 from handover_agent.entries import Direction
-from handover_agent.layout import LAYOUT
-from handover_agent.packetpath import handing, rules
+from handover_agent.packetpath import handing
 from handover_agent.packetpath.handing import Handed
 from handover_agent.table import Backend, FrontendFlags, ip_bytes
-from tests.datapath import node, standing_in
-from tests.datapath.node import NODES, PODS, PORT, Answer, Connection, Namespaces, text
+from tests.datapath import standing_in
+from tests.datapath.node import NODES, PODS, PORT, Connection, Namespaces, text
 from tests.datapath.pods import TCP, UDP, VIPS
 from tests.datapath.rig import Rig
 from tests.datapath.standing_in import STREAM_PORT, streams
+from tests.datapath.talking import Talk, until
 from tests.datapath.test_packets import FAMILIES, KINDS, MASQUERADE, NODE_PORT, at
 
-pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("no_compiler")]
+pytestmark = pytest.mark.datapath
 
 # who asks at which frontend, which backend there is, whether the backend sees the node instead of the client
 WAYS = {
@@ -42,30 +38,16 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Namespaces]:
-    with node.machines(f"ho{os.getpid()}") as made:
-        yield made
+@pytest.fixture
+def own(loaded: Datapath) -> Datapath:
+    return loaded
 
 
 @pytest.fixture
-def net(machines: Namespaces, own: Datapath, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespaces]:
-    """The node is served by a datapath of its own, and its devices are looked at for real."""
-    monkeypatch.setattr(devices, "look", reading.look)
-    with machines.inside("node"):
-        rules.ensure()
-        own.load()
-        own.attach()
-        yield machines
-        own.unload()
-        rules.remove()
-        machines.run("node", "conntrack", "-F")
-
-
-@pytest.fixture
-def tables(net: Namespaces, own: Datapath, bpffs: Path) -> Iterator[Rig]:
-    with Rig(own, bpffs / "own" / f"maps-{LAYOUT}") as made:
-        yield made
+def net(own_net: Namespaces, own: Datapath) -> Namespaces:
+    """The node is served by a datapath of its own."""
+    own.attach()
+    return own_net
 
 
 @pytest.fixture
@@ -185,45 +167,6 @@ def test_a_flow_whose_backend_spoke_first_as_far_as_conntrack_knows_goes_on(
         assert client.socket.recv(100) == b"answer"
 
 
-class Talk:
-    """Questions without pause on a connection, each answered in order, until `end`."""
-
-    def __init__(self, asking: Connection, answer: Answer, pool: ThreadPoolExecutor) -> None:
-        self._socket, self._bytes = asking.socket, len(f"{answer.server} {answer.client}\n")
-        self._socket.settimeout(30)
-        self._ended, self._last, self._asked, self.answered = threading.Event(), False, 0, 0
-        self._threads = [pool.submit(self._listen)]
-        self._threads.append(pool.submit(self._ask))
-
-    def end(self) -> None:
-        """Returns when every question has its answer."""
-        self._ended.set()
-        for thread in self._threads:
-            thread.result()
-        assert self.answered == self._asked
-
-    @property
-    def broken(self) -> bool:
-        """Whether it ended by itself."""
-        return any(thread.done() for thread in self._threads)
-
-    def _ask(self) -> None:
-        while not (self._last or self._threads[0].done()):
-            self._last = self._ended.is_set()  # before these are asked
-            self._asked += 200
-            self._socket.sendall(b"?\n" * 200)
-            while self._asked - self.answered > 1000 and not self._threads[0].done():
-                time.sleep(0.001)
-
-    def _listen(self) -> None:
-        received = 0
-        while not (self._last and self.answered == self._asked):
-            part = len(self._socket.recv(1 << 16))
-            assert part, "closed too early"
-            received += part
-            self.answered = received // self._bytes
-
-
 def test_connections_in_full_flow_lose_nothing(
     net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None
 ) -> None:
@@ -241,14 +184,6 @@ def test_connections_in_full_flow_lose_nothing(
         until(talks, 1000)
         for talk in talks:
             talk.end()
-
-
-def until(talks: list[Talk], more: int) -> None:
-    """Wait until each has so many more answers."""
-    targets = [talk.answered + more for talk in talks]
-    while any(talk.answered < target for talk, target in zip(talks, targets, strict=True)):
-        assert not any(talk.broken for talk in talks)
-        time.sleep(0.01)
 
 
 def test_a_port_that_was_changed_because_another_flow_had_it_is_changed_by_conntrack(

@@ -4,58 +4,43 @@ In the place of kube-proxy's rules stand some of the test's, which know pod b; t
 So a flow that changes hands would be seen by who answers.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-from handover_agent import devices
 from handover_agent.datapath import Datapath
-from handover_agent.devices import reading
 from handover_agent.entries import FlowFlags
-from handover_agent.layout import LAYOUT
-from handover_agent.packetpath import rules
 from handover_agent.table import Backend, FrontendKey, Protocol, ip_bytes
-from tests.datapath import node, standing_in
+from tests.datapath import standing_in
 from tests.datapath.node import NODES, PODS, PORT, Connection, Namespaces, text
 from tests.datapath.pods import UDP, VIPS
 from tests.datapath.rig import Rig
 from tests.datapath.standing_in import STREAM_PORT, streams
 from tests.datapath.test_packets import FAMILIES, MASQUERADE, NODE_PORT, at
 
-pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("no_compiler", "kube_proxy")]
+pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("kube_proxy")]
 WAYS = pytest.mark.parametrize("machine", ["client", "a"], ids=["outside", "pod"])
 
 
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Namespaces]:
-    with node.machines(f"le{os.getpid()}") as made:
-        yield made
+@pytest.fixture
+def own(loaded: Datapath) -> Datapath:
+    return loaded
 
 
 @pytest.fixture
-def net(machines: Namespaces, own: Datapath, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespaces]:
+def net(own_net: Namespaces) -> Namespaces:
     """The programs are loaded, and nowhere attached."""
-    monkeypatch.setattr(devices, "look", reading.look)
-    with machines.inside("node"):
-        rules.ensure()
-        own.load()
-        yield machines
-        own.unload()
-        rules.remove()
-        machines.run("node", "conntrack", "-F")
+    return own_net
 
 
 @pytest.fixture
-def tables(net: Namespaces, own: Datapath, bpffs: Path) -> Iterator[Rig]:
+def tables(tables: Rig) -> Rig:
     """All that the programs know is pod c."""
-    with Rig(own, bpffs / "own" / f"maps-{LAYOUT}") as made:
-        for family in (4, 6):
-            made.expose(VIPS[family][0], 80, at(family, "c"))
-            made.expose(NODES[family], NODE_PORT, at(family, "c"), MASQUERADE)
-        yield made
+    for family in (4, 6):
+        tables.expose(VIPS[family][0], 80, at(family, "c"))
+        tables.expose(NODES[family], NODE_PORT, at(family, "c"), MASQUERADE)
+    return tables
 
 
 @pytest.fixture

@@ -3,18 +3,14 @@
 import dataclasses
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from handover_agent import bpfmap, bpfsys, devices, features, layout, loader
 from handover_agent.bpffs import LayoutMismatch, NoBpffs
-from handover_agent.bpfsys import Command
 from handover_agent.datapath import Datapath, DatapathState, NotCgroup2, NotLoaded, UnsupportedKernel
 from handover_agent.devices import Device, Place, Role
 from handover_agent.devices.classify import address
@@ -25,6 +21,7 @@ from handover_agent.loader import LoadFailed
 from handover_agent.loader.abilities import of_kernel
 from handover_agent.loader.programs import pin_programs
 from handover_agent.table import FrontendFlags
+from tests.datapath.killing import killed_at
 from tests.datapath.pods import VIPS, Pod, backends, cgroup
 from tests.datapath.rig import Rig
 
@@ -34,11 +31,6 @@ VIP = VIPS[4][0]
 BACKEND = "192.0.2.11:8080"
 SMALL = Sizes(frontends=64, backends=64, sockets=64, affinity=64)
 ABSENT = DatapathState(loaded=False, attached=False, accepting=False, version="")
-# What changes something in the kernel or the bpffs: the points at which a loader is killed.
-CHANGES = {
-    *(Command.MAP_CREATE, Command.MAP_UPDATE_ELEM, Command.PROG_LOAD, Command.OBJ_PIN),
-    *(Command.LINK_CREATE, Command.LINK_UPDATE, Command.LINK_DETACH),
-}
 
 
 def as_version(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -170,7 +162,7 @@ def test_the_agent_may_end_and_the_programs_stay(
 
 
 def test_an_upgrade_keeps_tables_and_connections_under_load(
-    own: Datapath, own_pod: Pod, monkeypatch: pytest.MonkeyPatch, no_compiler: None
+    own: Datapath, own_pod: Pod, monkeypatch: pytest.MonkeyPatch, only_order_matters: None
 ) -> None:
     own.load()
     own.attach()
@@ -223,46 +215,8 @@ def test_sizes_count_for_new_maps_only(own: Datapath, no_compiler: None) -> None
     assert own.translated_capacity() == Sizes().sockets
 
 
-def killed_at(change: int, work: Callable[[], None]) -> bool:
-    """Run `work` in a process that is killed before its `change`-th change. False: it came to its end."""
-    child = os.fork()
-    if not child:
-        left = change
-        really, rename, unlink = bpfsys.call, Path.rename, Path.unlink
-
-        def step() -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def call(command: Command, attr: Any) -> tuple[int, int]:
-            if command in CHANGES:
-                step()
-            return really(command, attr)
-
-        def stepping(change: Callable[..., Any]) -> Callable[..., Any]:
-            def changing(*arguments: Any, **named: Any) -> Any:
-                step()
-                return change(*arguments, **named)
-
-            return changing
-
-        bpfsys.call = call
-        Path.rename = stepping(rename)  # type: ignore[method-assign]
-        Path.unlink = stepping(unlink)  # type: ignore[method-assign]
-        try:
-            work()
-        except BaseException:
-            os._exit(3)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert status == 0 or os.WIFSIGNALED(status), f"the process failed instead of being killed: {status}"
-    return os.WIFSIGNALED(status)
-
-
 def test_killed_at_any_point_of_load_and_attach_the_next_run_goes_on(
-    own: Datapath, own_pod: Pod, bpffs: Path, no_compiler: None
+    own: Datapath, own_pod: Pod, bpffs: Path, only_order_matters: None
 ) -> None:
     def up() -> None:
         own.load_maps(map_specs(SMALL))
@@ -285,7 +239,7 @@ def test_killed_at_any_point_of_load_and_attach_the_next_run_goes_on(
 
 
 def test_killed_at_any_point_of_an_upgrade_new_connections_are_served(
-    own: Datapath, own_pod: Pod, monkeypatch: pytest.MonkeyPatch, no_compiler: None
+    own: Datapath, own_pod: Pod, monkeypatch: pytest.MonkeyPatch, only_order_matters: None
 ) -> None:
     as_version(monkeypatch, "older")
     own.load()
@@ -308,7 +262,7 @@ def test_killed_at_any_point_of_an_upgrade_new_connections_are_served(
 
 
 def test_killed_at_any_point_of_unload_the_next_run_ends_it(
-    own: Datapath, own_pod: Pod, bpffs: Path, no_compiler: None
+    own: Datapath, own_pod: Pod, bpffs: Path, only_order_matters: None
 ) -> None:
     change, killed = 0, True
     while killed:

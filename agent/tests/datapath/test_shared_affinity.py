@@ -17,7 +17,7 @@ from handover_agent.loader.abilities import Abilities, places
 from handover_agent.showing.node import own_netns_cookie
 from handover_agent.table import Backend, FrontendFlags, Scope, ip_bytes
 from tests.datapath import frames
-from tests.datapath.conftest import pin_packet_programs
+from tests.datapath.compiling import pin_packet_programs
 from tests.datapath.frames import SYN, ethernet, ip, tcp, udp
 from tests.datapath.node import CLIENTS, NODES, PODS, PORT, Namespaces, family_of
 from tests.datapath.pods import TCP, UDP, VIPS, Pod

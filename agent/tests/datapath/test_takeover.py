@@ -2,12 +2,7 @@
 
 import inspect
 import logging
-import os
-import signal
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,30 +11,27 @@ from typing import Any
 
 import pytest
 from handover_agent import bpffs as bpffs_module
-from handover_agent import bpfmap, bpfsys, devices, enlarging, features, layout, layouts, loader, takeover
+from handover_agent import bpfmap, bpfsys, enlarging, features, layout, layouts, loader, takeover
 from handover_agent.bpffs import LayoutMismatch, Pins
-from handover_agent.bpfsys import Command
 from handover_agent.datapath import Datapath, DatapathState
-from handover_agent.devices import reading
 from handover_agent.entries import unpack_flow
 from handover_agent.layout import LAYOUT, Sizes, counter_names, map_specs, pack_index, sum_counter
 from handover_agent.layouts import Shape, Step
 from handover_agent.loader import LoadFailed
-from handover_agent.packetpath import attaching, rules
+from handover_agent.packetpath import attaching
 from handover_agent.packetpath.points import Point
-from handover_agent.table import FrontendFlags, Scope
-from tests.datapath import node, older
-from tests.datapath.conftest import compiled_once
-from tests.datapath.node import NODES, PODS, PORT, Answer, Namespaces, text
-from tests.datapath.pods import TCP, UDP, VIPS, Pod, backends
-from tests.datapath.rig import Rig
-from tests.datapath.test_handing import Talk, until
-from tests.datapath.test_packets import NODE_PORT, at
+from tests.datapath import killing, older, taking_over
+from tests.datapath.compiling import compiled_once
+from tests.datapath.killing import killed_at
+from tests.datapath.node import NODES, Namespaces
+from tests.datapath.pods import TCP, Pod, backends
+from tests.datapath.rig import SIZES, Rig
+from tests.datapath.taking_over import PACKET_VIP, SOCKET_VIP, serve, settled, take_over
+from tests.datapath.talking import Asking, Talk, until
+from tests.datapath.test_packets import NODE_PORT
 
 pytestmark = [pytest.mark.datapath, pytest.mark.usefixtures("no_compiler")]
 
-SIZES = Sizes(frontends=64, backends=256, sockets=4096, affinity=1024, flows=8192, fragments=64, sources=64)
-SOCKET_VIP, PACKET_VIP = VIPS[4]
 BACKEND = "192.0.2.11:8080"
 MOVED = ("reverse", "forward", "sockets", "affinity", "flows")
 SAME = ("backends", "counters", "fragments", "sources", "clients")
@@ -52,149 +44,27 @@ def older_compiled(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPat
     return compiled_once(pytestconfig, sources, inspect.getsource(older))
 
 
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Namespaces]:
-    with node.machines(f"to{os.getpid()}") as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "STEPS", (older.STEP,))
 
 
 @pytest.fixture
-def net(machines: Namespaces, own: Datapath, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespaces]:
-    """A node whose devices are looked at for real."""
-    monkeypatch.setattr(devices, "look", reading.look)
-    with machines.inside("node"):
-        rules.ensure()
-        yield machines
-        own.unload()
-        rules.remove()
-        machines.run("node", "conntrack", "-F")
-
-
-def serve(own: Datapath, compiled: dict[str, bytes], bpffs: Path) -> None:
-    """An agent of the older layout serves three Services, and ends."""
-    with older.as_older(compiled):
-        own.load_maps(older.specs(SIZES))
-        own.attach()
-        with Rig(own, bpffs / "own" / "maps-1") as rig:
-            rig.serve(SOCKET_VIP, backends(4), FrontendFlags.AFFINITY, 3600)
-            rig.expose(NODES[4], NODE_PORT, at(4, "a", "c"), FrontendFlags.MASQUERADE, scope=Scope.EXTERNAL)
-            rig.expose(PACKET_VIP, 80, at(4, "b", "c"), FrontendFlags.AFFINITY, timeout_s=3600)
+def net(own_net: Namespaces) -> Namespaces:
+    return own_net
 
 
 @pytest.fixture
 def serving(own: Datapath, net: Namespaces, older_compiled: dict[str, bytes], bpffs: Path) -> Datapath:
     """The older programs serve."""
-    serve(own, older_compiled, bpffs)
+    serve(own, older.as_older(older_compiled), older.specs(SIZES))
     return own
-
-
-def take_over(own: Datapath) -> None:
-    own.load_maps(map_specs(SIZES))
-
-
-def settled(own: Datapath, bpffs: Path) -> None:
-    """Nothing but the newer layout is left, everything runs its programs, once."""
-    assert own.state() == DatapathState(True, True, True, own.wanted_version())
-    assert not own.unsettled
-    names = {path.name for path in (bpffs / "own").iterdir()} - {"devices"}
-    assert names == {"links", f"maps-{LAYOUT}", f"programs-{own.wanted_version()}"}
-    assert attaching.running(bpffs / "own" / "next" / "devices", behind=True).keys() <= (
-        attaching.running(bpffs / "own" / "devices").keys() if not features.tcx() else set()
-    )
-
-
-class Asking:
-    """New connections and datagrams of one socket, one after the other, until `end`; whatever fails is raised there."""
-
-    def __init__(
-        self, net: Namespaces, machine: str, address: str, port: int, pool: ThreadPoolExecutor
-    ) -> None:
-        self._net, self._way = net, (machine, address, port)
-        self.answers: list[Answer] = []
-        self.datagrams: list[Answer] = []
-        self._ended = threading.Event()
-        self._threads = [pool.submit(self._connect), pool.submit(self._send)]
-
-    def end(self) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.result()
-
-    def _connect(self) -> None:
-        machine, address, port = self._way
-        while not self._ended.is_set():
-            self.answers.append(self._net.ask(machine, TCP, address, port))
-
-    def _send(self) -> None:
-        machine, address, port = self._way
-        with self._net.connect(machine, UDP, address, port) as asking:
-            while not self._ended.is_set():
-                self.datagrams.append(asking.ask())
-
-
-def grown(asking: list[Asking], more: int) -> None:
-    """Wait until each has so many more answers of both kinds."""
-    targets = [(len(each.answers) + more, len(each.datagrams) + more) for each in asking]
-    deadline = time.monotonic() + 60
-    for each, (answers, datagrams) in zip(asking, targets, strict=True):
-        while len(each.answers) < answers or len(each.datagrams) < datagrams:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
 
 
 def test_connections_of_every_kind_go_on_and_new_ones_are_served_all_the_time(
     serving: Datapath, net: Namespaces, own_pod: Pod, bpffs: Path
 ) -> None:
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(12))
-        quiet = [
-            (stack.enter_context(net.connect(machine, kind, address, port)))
-            for machine, address, port in (("client", NODES[4], NODE_PORT), ("a", PACKET_VIP, 80))
-            for kind in (TCP, UDP)
-            for _ in range(20)
-        ]
-        said = [each.ask() for each in quiet]
-        talking = [
-            stack.enter_context(net.connect("client", TCP, NODES[4], NODE_PORT)),
-            stack.enter_context(net.connect("a", TCP, PACKET_VIP, 80)),
-        ]
-        talks = [Talk(each, each.ask(), pool) for each in talking]
-        asking = [
-            Asking(net, "client", NODES[4], NODE_PORT, pool),
-            Asking(net, "a", PACKET_VIP, 80, pool),
-        ]
-        sockets = [own_pod.udp() for _ in range(10)]
-        kept = [each.ask(SOCKET_VIP) for each in sockets]
-        connection = own_pod.tcp(SOCKET_VIP)
-        chosen = connection.answer()
-        with own_pod.load(SOCKET_VIP) as answers:
-            until(talks, 1000)
-            grown(asking, 20)
-            take_over(serving)
-            settled(serving, bpffs)
-            until(talks, 1000)
-            grown(asking, 20)
-        for each in asking:
-            each.end()
-        for talk in talks:
-            talk.end()
-        assert [each.ask() for each in quiet] == said
-        assert [each.ask(SOCKET_VIP) for each in sockets] == kept
-        assert set(kept) == {chosen}, "one client, one backend"
-        connection.send()
-        assert connection.answer() == chosen
-        assert connection.peer() == (SOCKET_VIP, 80)
-        assert own_pod.tcp(SOCKET_VIP).answer() == chosen
-        assert set(answers) == {f"{kind} {chosen}" for kind in ("tcp", "kept", "udp")}
-        for each in asking:
-            assert len(set(each.datagrams)) == 1, "a datagram's flow moved"
-        assert len({each.server for each in asking[1].answers}) == 1, "affinity was not kept"
-        assert {each.server for each in asking[0].answers} == {text(PODS[pod][4], PORT) for pod in "ac"}
+    taking_over.go_on_and_are_served(serving, net, own_pod, bpffs)
 
 
 def test_what_looks_the_same_is_the_very_same_map_and_all_else_is_carried_over(
@@ -268,7 +138,7 @@ def test_the_second_row_stands_behind_the_first_and_is_gone_afterwards(
         really(older, newer)
 
     monkeypatch.setattr(takeover, "change_over", look)
-    serve(own, older_compiled, bpffs)
+    serve(own, older.as_older(older_compiled), older.specs(SIZES))
     qdiscs = net.run("node", "tc", "qdisc", "show")
     with ExitStack() as stack, net.connect("client", TCP, NODES[4], NODE_PORT) as talking:
         pool = stack.enter_context(ThreadPoolExecutor(4))
@@ -480,56 +350,6 @@ def pinned(bpffs: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")} - {"loading"}
 
 
-CHANGES = {
-    *(Command.MAP_CREATE, Command.MAP_UPDATE_ELEM, Command.MAP_UPDATE_BATCH, Command.PROG_LOAD),
-    *(Command.OBJ_PIN, Command.LINK_CREATE, Command.LINK_UPDATE, Command.LINK_DETACH),
-    Command.MAP_LOOKUP_AND_DELETE_ELEM,
-}
-
-
-def killed_after(change: int, work: Callable[[], None]) -> int:
-    """Run `work` in a process that is killed before its `change`-th change of the kernel or of a pin; how many there
-    were when it came to its end, or 0.
-    """
-    reading_end, writing_end = os.pipe()
-    child = os.fork()
-    if not child:
-        done = 0
-
-        def stepping(function: Callable[..., Any], counts: Callable[..., bool]) -> Callable[..., Any]:
-            def changing(*arguments: Any, **named: Any) -> Any:
-                nonlocal done
-                if counts(*arguments):
-                    if done == change:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    done += 1
-                return function(*arguments, **named)
-
-            return changing
-
-        for owner, name, counts in (
-            (bpfmap, "call", lambda command, _: command in CHANGES),
-            (bpfsys, "call", lambda command, _: command in CHANGES),
-            (Path, "rename", lambda *_: True),
-            (Path, "unlink", lambda *_: True),
-            (Path, "rmdir", lambda *_: True),
-        ):
-            setattr(owner, name, stepping(getattr(owner, name), counts))
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(3)
-        os.write(writing_end, done.to_bytes(4, "big"))
-        os._exit(0)
-    os.close(writing_end)
-    told = os.read(reading_end, 4)
-    os.close(reading_end)
-    status = os.waitpid(child, 0)[1]
-    assert status == 0 or os.WIFSIGNALED(status), f"it failed instead of being killed: {status}"
-    return int.from_bytes(told, "big")
-
-
 def test_killed_at_any_change_the_next_load_finishes_it_or_undoes_it_first(
     own: Datapath,
     net: Namespaces,
@@ -538,16 +358,17 @@ def test_killed_at_any_change_the_next_load_finishes_it_or_undoes_it_first(
     bpffs: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    change, committed = 0, 0
-    while True:
+    killing.only_order_matters(monkeypatch, real=("from_outside", "from_node"))
+    change, committed, killed = 0, 0, True
+    while killed:
         own.unload()
         monkeypatch.setattr(loader, "version", lambda: "newer")
-        serve(own, older_compiled, bpffs)
+        serve(own, older.as_older(older_compiled), older.specs(SIZES))
         socket = own_pod.udp()
         chosen = socket.ask(SOCKET_VIP)
         with net.connect("client", TCP, NODES[4], NODE_PORT) as asking:
             said = asking.ask()
-            while not (done := killed_after(change, lambda: take_over(own))):
+            while killed := killed_at(change, lambda: take_over(own)):
                 state = own.state()
                 assert (state.loaded, state.attached, state.accepting) == (True, True, True)
                 assert asking.ask() == said
@@ -567,8 +388,6 @@ def test_killed_at_any_change_the_next_load_finishes_it_or_undoes_it_first(
             assert net.ask("client", TCP, NODES[4], NODE_PORT).source == said.source
             assert own_pod.tcp(SOCKET_VIP).answer() == chosen
             socket.close()
-        if done:
-            break
     assert change > 150
     assert committed > 10
 
@@ -577,7 +396,7 @@ STRIDES = (7, 3)
 """From one kill to the next: of about 170 changes before the commit, of about 50 after it."""
 
 
-def killed(*_: object) -> None:
+def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -589,7 +408,7 @@ def test_an_agent_of_a_further_layout_finishes_first_what_was_begun(
     with net.connect("client", TCP, NODES[4], NODE_PORT) as asking:
         said = asking.ask()
         with monkeypatch.context() as patch:
-            patch.setattr(takeover, "finish", killed)
+            patch.setattr(takeover, "finish", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 take_over(serving)
         assert list(Pins(bpffs / "own").layouts) == ["1", str(LAYOUT)]
