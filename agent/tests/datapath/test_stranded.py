@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,38 @@ def connected(process: pods.Pod, vip: str) -> pods.RemoteSocket:
     made.send()
     made.answer()
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A Service that has pod c in the place of pod b, and a socket of pod a that was connected to it before."""
+
+    socket: pods.RemoteSocket
+    service: Service
+    gone: Backend
+    there: Backend
+
+    @property
+    def serving(self) -> Serving:
+        return self.service.serving(self.there)
+
+
+@pytest.fixture
+def move(rig: Rig, start: Start) -> "Move":
+    """Makes one of a family."""
+
+    def made(family: int) -> Moved:
+        vip, gone, there = pods.VIPS[family][0], backend("b", family), backend("c", family)
+        service = Service(rig, vip)
+        service.has(gone)
+        socket = connected(start("a"), vip)
+        service.has(there)
+        return Moved(socket, service, gone, there)
+
+    return made
+
+
+Move = Callable[[int], Moved]
 
 
 def sends(datapath: Datapath, socket: pods.RemoteSocket) -> list[Note]:
@@ -145,23 +178,19 @@ def test_no_other_socket_is_told_anything(
 
 @both_families
 def test_it_is_told_again_as_long_as_it_stays(
-    datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start, family: int
+    datapath: Datapath, net: node.Namespaces, move: Move, family: int
 ) -> None:
-    vip, (gone, there) = pods.VIPS[family][0], (backend("b", family), backend("c", family))
-    service = Service(rig, vip)
-    service.has(gone)
-    socket = connected(start("a"), vip)
-    service.has(there)
+    moved = move(family)
     for _ in range(3):
-        assert datapath.watch_stranded(service.serving(there))
+        assert datapath.watch_stranded(moved.serving)
         for _ in range(3):
-            socket.send()
-            socket.answer()
+            moved.socket.send()
+            moved.socket.answer()
         assert tell(net, datapath.noted_stranded()) == 1, "once, however much it sends"
         with pytest.raises(pods.Refused):
-            socket.answer()
-    socket.close()
-    assert not datapath.watch_stranded(service.serving(there))
+            moved.socket.answer()
+    moved.socket.close()
+    assert not datapath.watch_stranded(moved.serving)
 
 
 def test_nothing_is_looked_at_while_nobody_can_be_stranded(
@@ -181,19 +210,13 @@ def test_nothing_is_looked_at_while_nobody_can_be_stranded(
     assert not datapath.watch_stranded(service.serving(there)), "its next datagram goes elsewhere"
 
 
-def test_what_was_noted_some_other_time_is_nobodys_any_more(
-    datapath: Datapath, rig: Rig, start: Start
-) -> None:
-    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
-    service = Service(rig, vip)
-    service.has(gone)
-    socket = connected(start("a"), vip)
-    service.has(there)
-    datapath.watch_stranded(service.serving(there))
-    socket.send()
-    socket.answer()
+def test_what_was_noted_some_other_time_is_nobodys_any_more(datapath: Datapath, move: Move) -> None:
+    moved = move(4)
+    datapath.watch_stranded(moved.serving)
+    moved.socket.send()
+    moved.socket.answer()
     assert not datapath.watch_stranded({})
-    assert datapath.watch_stranded(service.serving(there))
+    assert datapath.watch_stranded(moved.serving)
     assert datapath.noted_stranded() == []
 
 
@@ -254,67 +277,49 @@ def test_many_sockets_are_all_told(datapath: Datapath, rig: Rig, net: node.Names
 
 @pytest.mark.parametrize("segment", [0, 1000], ids=["in-pieces", "in-segments"])
 @both_families
-def test_large_datagrams_are_noticed_too(
-    datapath: Datapath, rig: Rig, start: Start, family: int, segment: int
-) -> None:
-    vip, (gone, there) = pods.VIPS[family][0], (backend("b", family), backend("c", family))
-    service = Service(rig, vip)
-    service.has(gone)
-    socket = connected(start("a"), vip)
+def test_large_datagrams_are_noticed_too(datapath: Datapath, move: Move, family: int, segment: int) -> None:
+    moved = move(family)
     if segment:
-        socket.option(Protocol.UDP, _UDP_SEGMENT, segment)
-    service.has(there)
-    assert datapath.watch_stranded(service.serving(there))
-    socket.send("?" * 4000)
+        moved.socket.option(Protocol.UDP, _UDP_SEGMENT, segment)
+    assert datapath.watch_stranded(moved.serving)
+    moved.socket.send("?" * 4000)
     (note,) = datapath.noted_stranded()
-    assert note.destination == gone
+    assert note.destination == moved.gone
 
 
 def test_one_that_was_not_noted_for_want_of_room_is_noted_when_it_sends_again(
-    datapath: Datapath, rig: Rig, start: Start, bpffs: Path
+    datapath: Datapath, rig: Rig, move: Move, bpffs: Path
 ) -> None:
-    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
-    service = Service(rig, vip)
-    service.has(gone)
-    socket = connected(start("a"), vip)
-    service.has(there)
-    assert datapath.watch_stranded(service.serving(there))
+    moved = move(4)
+    assert datapath.watch_stranded(moved.serving)
     with bpfsys.obj_get(bpffs / "shared" / f"maps-{layout.LAYOUT}" / "stranded") as notes:
         for number in range(layout.STRANDED_ROOM):
             bpfmap.update(notes.fd, number.to_bytes(40, "big"), bytes(20))
-    socket.send()
-    socket.answer()
+    moved.socket.send()
+    moved.socket.answer()
     assert rig.counted()["stranded_not_noted"] == 1
     assert len(datapath.noted_stranded()) == layout.STRANDED_ROOM
-    assert len(sends(datapath, socket)) == 1
+    assert len(sends(datapath, moved.socket)) == 1
 
 
-def test_accepting_and_noting_are_set_apart(datapath: Datapath, rig: Rig, start: Start) -> None:
-    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
-    service = Service(rig, vip)
-    service.has(gone)
-    socket = connected(start("a"), vip)
-    service.has(there)
-    assert datapath.watch_stranded(service.serving(there))
+def test_accepting_and_noting_are_set_apart(datapath: Datapath, move: Move) -> None:
+    moved = move(4)
+    assert datapath.watch_stranded(moved.serving)
     datapath.set_accepting(False)
-    assert len(sends(datapath, socket)) == 1
+    assert len(sends(datapath, moved.socket)) == 1
     datapath.set_accepting(True)
-    assert len(sends(datapath, socket)) == 1
+    assert len(sends(datapath, moved.socket)) == 1
     datapath.watch_stranded({})
     assert datapath.state().accepting
-    assert sends(datapath, socket) == []
+    assert sends(datapath, moved.socket) == []
 
 
 def test_telling_needs_no_more_than_raw_sockets(
-    datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start, tmp_path: Path
+    datapath: Datapath, net: node.Namespaces, move: Move, tmp_path: Path
 ) -> None:
-    vip, (gone, there) = pods.VIPS[4][0], (backend("b", 4), backend("c", 4))
-    service = Service(rig, vip)
-    service.has(gone)
-    lost = connected(start("a"), vip)
-    service.has(there)
-    datapath.watch_stranded(service.serving(there))
-    (tmp_path / "lost").write_bytes(pickle.dumps(sends(datapath, lost)))
+    moved = move(4)
+    datapath.watch_stranded(moved.serving)
+    (tmp_path / "lost").write_bytes(pickle.dumps(sends(datapath, moved.socket)))
     script = (
         "import pickle, sys; from pathlib import Path; from handover_agent.sockets.refusal import refuse;"
         "print(refuse(pickle.loads(Path(sys.argv[1]).read_bytes())))"
@@ -331,7 +336,7 @@ def test_telling_needs_no_more_than_raw_sockets(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "1\n", done.stderr
     with pytest.raises(pods.Refused):
-        lost.answer()
+        moved.socket.answer()
 
 
 def test_flows_to_a_gone_backend_leave_the_kernels_map(datapath: Datapath, bpffs: Path) -> None:
