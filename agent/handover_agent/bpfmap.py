@@ -1,7 +1,9 @@
 """BPF maps by bpf(2): made, looked at, and read and written key by key (`bpfbatch` does many at once)."""
 
+import contextlib
 import ctypes
 import errno
+import resource
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +53,25 @@ def map_create(
     attr = attributes(
         "IIIIIII16s", kind, key_bytes, value_bytes, max_entries, flags, 0, 0, name.encode()[:15]
     )
+    try:
+        return Descriptor(bpf(Command.MAP_CREATE, attr, f"map {name}"))
+    except BpfError as error:
+        if error.errno != errno.EPERM or not raise_memory_limit():
+            raise
     return Descriptor(bpf(Command.MAP_CREATE, attr, f"map {name}"))
+
+
+def raise_memory_limit() -> bool:
+    """Let this process lock as much memory as it may, which maps count as before Linux 5.11; whether that is more now.
+
+    Without CAP_SYS_RESOURCE that is what the container's limit says, in most runtimes infinity.
+    """
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for wanted in (resource.RLIM_INFINITY, resource.RLIM_INFINITY), (before[1], before[1]):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, wanted)
+            break
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK) != before
 
 
 def map_info(fd: int) -> MapInfo:

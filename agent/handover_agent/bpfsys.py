@@ -64,7 +64,12 @@ class BpfError(DatapathError, OSError):
 
     def __init__(self, number: int, tried: str, log: str = "") -> None:
         reason = "not supported" if number == _ENOTSUPP else os.strerror(number)
-        advice = "; the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON" if number == errno.EPERM else ""
+        advice = (
+            "; the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and before Linux 5.11 room for its maps in "
+            "locked memory (ulimit -l)"
+            if number == errno.EPERM
+            else ""
+        )
         super().__init__(number, f"{tried}: {reason}{advice}" + (f"\n{log}" if log else ""))
         self.tried, self.log = tried, log
 
