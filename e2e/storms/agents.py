@@ -1,22 +1,14 @@
-"""Agents that are killed again and again, and replaced by those of another version and back.
+"""Agents that are killed again and again, and replaced by those of another version and back."""
 
-The other version has other sources of the same programs, laid over those of the image: so they are compiled and loaded
-anew, and replace what is attached, as after any upgrade.
-"""
-
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from e2e.kube import Object
-from e2e.lab.paths import CHECKOUT
 from e2e.migration import AGENT, NAMESPACE, Migration, ready
 from e2e.process import kill
+from e2e.storms import nextversion
 from e2e.storms.storm import Storm
 from e2e.trial import Trial, until
 
-_NAME = "next-version"
-_SOURCE = "consts.h"
-_SOURCES = "/opt/handover/lib/python3.11/site-packages/handover_agent/bpf"  # in the image
 _BREATH = 10_000  # requests between two deaths: some seconds of all clients
 _READY_S = 90.0
 _ROLLED_OUT_S = 240.0
@@ -35,10 +27,11 @@ class DyingAgents(Storm):
         self.programs: set[str] = set()  # versions of programs that were seen on nodes
 
     def begin(self) -> list[dict[str, Any]]:
-        self.trial.kube.apply(sources())
+        following = nextversion.compiled()
+        self.trial.kube.apply(following.as_object())
         (item,) = self.trial.kube.list("DaemonSet", NAMESPACE)
         self._daemonset = item["metadata"]["name"]
-        self._templates = [item["spec"]["template"], with_sources(item["spec"]["template"])]
+        self._templates = [item["spec"]["template"], following.pod(item["spec"]["template"])]
         return []
 
     def blow(self) -> None:
@@ -49,10 +42,13 @@ class DyingAgents(Storm):
             self.trial.wait_for_requests(_BREATH)  # or no node would ever reach the next rung in time
         self._upgrade(self._templates[(self.blown + 1) % 2])
 
+    def said(self) -> str:
+        return f"{self.killed} killed, {self.blown} upgrades, programs of {len(self.programs)} versions"
+
     def end(self) -> None:
         if self._templates:
             self._upgrade(self._templates[0])
-        self.trial.kube.delete("ConfigMap", _NAME, NAMESPACE)
+        self.trial.kube.delete("ConfigMap", nextversion.NAME, NAMESPACE)
 
     def _kill(self, node: str) -> None:
         for pod in self._all_ready(node):
@@ -90,23 +86,3 @@ class DyingAgents(Storm):
     def _look(self, node: str) -> None:
         pins = self.trial.lab.node(node).root / "sys/fs/bpf/handover"
         self.programs |= {path.name for path in pins.glob("programs-*")}
-
-
-def sources() -> Object:
-    """A source file of the next version: of other contents, with the same meaning."""
-    text = (CHECKOUT / "agent/handover_agent/bpf" / _SOURCE).read_text()
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": _NAME, "namespace": NAMESPACE},
-        "data": {_SOURCE: f"{text}// of the next version\n"},
-    }
-
-
-def with_sources(template: Mapping[str, Any]) -> Object:
-    """The agents' pod with that file in the place of its own."""
-    (container,) = template["spec"]["containers"]
-    mount = {"name": _NAME, "mountPath": f"{_SOURCES}/{_SOURCE}", "subPath": _SOURCE, "readOnly": True}
-    mounts: Sequence[Any] = [*container["volumeMounts"], mount]
-    volumes = [*template["spec"]["volumes"], {"name": _NAME, "configMap": {"name": _NAME}}]
-    return {"spec": {"containers": [{**container, "volumeMounts": mounts}], "volumes": volumes}}

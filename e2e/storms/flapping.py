@@ -4,34 +4,33 @@ Every endpoint is a pod that answers all the time, so that whatever was chosen, 
 TCP only: when a datagram's endpoint goes, kube-proxy forgets who asked, and the answer under way is lost with it.
 """
 
-import random
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-from e2e.kube import Line, Object
-from e2e.storms.storm import Storm
+from e2e.kube import Object
+from e2e.lab.paths import CHECKOUT
+from e2e.storms.storm import Storm, StormError
 from e2e.traffic.deploy import NAMESPACE
 from e2e.trial import Trial
 
 _NAME = "flapping"
-_CHANGES_PER_S = 50
-_AT_A_TIME = 50
 
 
 class FlappingEndpoints(Storm):
-    """Changes the EndpointSlices of a Service that is under traffic, at a rate; `blown` counts seconds of that."""
+    """Has the EndpointSlices of a Service that is under traffic changed all the time (see `flapper`)."""
 
     service = _NAME
 
     def __init__(self, trial: Trial, seed: int = 0) -> None:
         super().__init__(trial)
         self._slices: list[Object] = []
-        self._changes: Iterator[tuple[str, list[Object]]] = iter(())
-        self._random = random.Random(seed)
-        self._lines = ExitStack()
-        self._line: Line | None = None
+        self._seed = seed
+        self._process: subprocess.Popen[str] | None = None
+        self._began = self._seconds = 0.0
+        self._changes = 0
 
     def begin(self) -> list[dict[str, Any]]:
         kube = self.trial.kube
@@ -40,7 +39,6 @@ class FlappingEndpoints(Storm):
             slice_of(item) for item in kube.list("EndpointSlice", NAMESPACE, "kubernetes.io/service-name=web")
         ]
         kube.apply(*self._slices)
-        self._changes = changes(self._slices, self._random)
         found = kube.get("Service", _NAME, NAMESPACE)
         nodes = self.trial.lab.plan.nodes
         (port,) = found["spec"]["ports"]
@@ -49,20 +47,41 @@ class FlappingEndpoints(Storm):
         return [{"name": _NAME, "address": a, "port": p, "expect": "served"} for a, p in addresses]
 
     def blow(self) -> None:
-        if self._line is None:
-            self._line = self._lines.enter_context(self.trial.kube.line())
-        due = time.monotonic()
-        for _ in range(_AT_A_TIME):
-            name, endpoints = next(self._changes)
-            self._line.patch("EndpointSlice", name, {"endpoints": endpoints}, NAMESPACE)
-            due += 1 / _CHANGES_PER_S
-            time.sleep(max(0.0, due - time.monotonic()))
+        if self._process is None:
+            self._process = self._start()
+        assert self._process.stdout is not None
+        made = self._process.stdout.readline()
+        if not made:
+            raise StormError(f"the flapper ended with status {self._process.wait()}")
+        self._changes, self._seconds = int(made), time.monotonic() - self._began
+
+    def said(self) -> str:
+        per_s = self._changes / max(self._seconds, 1.0)
+        return f"{self._changes} changes in {self._seconds:.0f} s, {per_s:.1f} a second"
 
     def end(self) -> None:
-        self._lines.close()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(timeout=30)
+            self._process = None
         self.trial.kube.delete("Service", _NAME, NAMESPACE)
         for item in self._slices:
             self.trial.kube.delete("EndpointSlice", item["metadata"]["name"], NAMESPACE)
+
+    def _start(self) -> "subprocess.Popen[str]":
+        lab = self.trial.lab
+        command = [sys.executable, "-P", "-m", "e2e.storms.flapper"]
+        pipe = subprocess.PIPE
+        process: subprocess.Popen[str] = lab.client_popen(
+            command, stdin=pipe, stdout=pipe, text=True, cwd=CHECKOUT
+        )
+        where = {"netns": lab.plan.fabric_netns, "address": lab.plan.api4, "pki": str(lab.scratch.pki)}
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({**where, "slices": self._slices, "seed": self._seed}) + "\n")
+        process.stdin.flush()
+        self._began = time.monotonic()
+        return process
 
 
 def service() -> Object:
@@ -91,18 +110,3 @@ def slice_of(item: Object) -> Object:
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": item["endpoints"],
     }
-
-
-def changes(slices: Sequence[Object], chance: random.Random) -> Iterator[tuple[str, list[Object]]]:
-    """Slices' names with their next endpoints, without end: some of them in some order, and one at least is ready.
-
-    Those that are not are gone, or are said to be ending while they serve.
-    """
-    while True:
-        for item in slices:
-            every = list(item["endpoints"])
-            ready = chance.sample(every, chance.randint(1, len(every)))
-            others = [e for e in every if e not in ready and chance.random() < 0.5]
-            ending = {"ready": False, "serving": True, "terminating": True}
-            endpoints = [*ready, *({**e, "conditions": ending} for e in others)]
-            yield item["metadata"]["name"], chance.sample(endpoints, len(endpoints))

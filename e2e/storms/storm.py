@@ -37,6 +37,10 @@ class Storm(ABC):
     def end(self) -> None:
         """Put everything back; called after the last `blow`, also when `begin` or `blow` failed. Idempotent."""
 
+    def said(self) -> str:
+        """What it did, for people."""
+        return f"{self.blown} times"
+
     def __str__(self) -> str:
         return type(self).__name__
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from e2e.storms import Storm, StormError, raging
-from e2e.storms.flapping import changes, slice_of
+from e2e.storms.flapper import changes
+from e2e.storms.flapping import slice_of
 from e2e.trial import Trial
 
 pytestmark = pytest.mark.unit

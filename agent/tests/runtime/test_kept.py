@@ -107,6 +107,16 @@ async def test_after_filling_changes_follow_by_themselves_with_their_names(rig: 
     assert rig.kept.sync.waiting_since is None
 
 
+async def test_what_the_table_was_is_known_once_it_was_whole(rig: Rig) -> None:
+    await rig.list_all()
+    await rig.kept.fill()
+    assert rig.kept.lately.within(60) == {}, "nobody knew of anything else before"
+    old = rig.kept.table[WEB]
+    rig.endpoints("10.244.0.6")
+    await until(lambda: rig.kept.table[WEB] != old)
+    assert rig.kept.lately.within(60) == {WEB: [old]}
+
+
 async def test_a_restart_with_the_same_table_writes_nothing(rig: Rig, tmp_path: Path) -> None:
     await rig.list_all()
     await rig.kept.fill()

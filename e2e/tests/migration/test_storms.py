@@ -39,7 +39,7 @@ def test_nothing_is_lost_while_pods_roll_endpoints_flap_agents_die_and_devices_c
         migration.ask("KubeProxy")
         migration.wait_for_phase(Phase.REVERSED, within_s=_WAY_S)
     until_forgotten(migration.trial, [storm.service for storm in storms if storm.service])
-    print(*(f"{storm}: {storm.blown}" for storm in storms))
+    print(*(f"{storm}: {storm.said()}" for storm in storms), sep="\n")
     assert all(storm.blown for storm in storms), [(str(storm), storm.blown) for storm in storms]
     for storm in storms:
         if isinstance(storm, DyingAgents):
