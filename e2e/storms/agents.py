@@ -23,7 +23,7 @@ class DyingAgents(Storm):
         self._nodes = [node.name for node in trial.lab.nodes]
         self._daemonset = ""
         self._templates: list[Object] = []  # of this version and of the next
-        self.killed = 0
+        self.killed = self.upgraded = 0
         self.programs: set[str] = set()  # versions of programs that were seen on nodes
 
     def begin(self) -> list[dict[str, Any]]:
@@ -41,9 +41,10 @@ class DyingAgents(Storm):
                 return
             self.trial.wait_for_requests(_BREATH)  # or no node would ever reach the next rung in time
         self._upgrade(self._templates[(self.blown + 1) % 2])
+        self.upgraded += 1
 
     def said(self) -> str:
-        return f"{self.killed} killed, {self.blown} upgrades, programs of {len(self.programs)} versions"
+        return f"{self.killed} killed, {self.upgraded} upgrades, programs of {len(self.programs)} versions"
 
     def end(self) -> None:
         if self._templates:
