@@ -154,10 +154,11 @@ def own_net(
 @pytest.fixture(scope="session")
 def loaded_once(bpffs: Path, compiled: dict[str, bytes]) -> Iterator[Datapath]:
     """See `loaded`."""
-    with pytest.MonkeyPatch.context() as patch, pods.cgroup(f"handover-test-once-{os.getpid()}") as path:
-        patch.setattr(loader, "load_programs", loading(compiled))
+    with pods.cgroup(f"handover-test-once-{os.getpid()}") as path:
         datapath = Datapath(bpffs / "once", path)
-        datapath.load_maps(map_specs(SIZES))
+        with pytest.MonkeyPatch.context() as patch:  # which ends here: a session lasts for all tests that follow
+            patch.setattr(loader, "load_programs", loading(compiled))
+            datapath.load_maps(map_specs(SIZES))
         yield datapath
         datapath.unload(nobody_waits)
 

@@ -36,7 +36,9 @@ from handover_agent.table import (
 )
 from tests.datapath.pods import TCP, UDP, frontend
 
-SIZES = Sizes(frontends=64, backends=256, sockets=4096, affinity=1024, flows=131_072, fragments=64, sources=64)
+SIZES = Sizes(
+    frontends=64, backends=256, sockets=4096, affinity=1024, flows=131_072, fragments=64, sources=64
+)
 """Room enough for most tests, and made in no time, where a node's maps take tens of megabytes."""
 _SERVICE_IDS = count(1 << 20)
 
