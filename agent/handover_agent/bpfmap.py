@@ -64,7 +64,7 @@ def map_create(
 def raise_memory_limit() -> bool:
     """Let this process lock as much memory as it may, which maps count as before Linux 5.11; whether that is more now.
 
-    Without CAP_SYS_RESOURCE that is what the container's limit says, in most runtimes infinity.
+    Without CAP_SYS_RESOURCE that is the hard limit that the container runtime gives.
     """
     before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     for wanted in (resource.RLIM_INFINITY, resource.RLIM_INFINITY), (before[1], before[1]):

@@ -93,11 +93,10 @@ class KeptTable:
         self._node_known = False
         self.sync = Sync()
         self.lately = Lately()
-        self._complete = False  # the table is compiled from all Services, for this very node
         self.repaired = 0
         self.udp_changed = asyncio.Event()
         self.listed = asyncio.Event()
-        """Set when the first table has been compiled."""
+        """Set once the table is compiled from all Services, for this very node."""
 
     @property
     def table(self) -> Table:
@@ -249,7 +248,6 @@ class KeptTable:
         async with self._lock:
             began = time.monotonic()
             delta = self._refresh()
-            self.listed.set()
             if self._reconciler is None:
                 self._retry_in_s = None
                 self._model.triggers.clear()  # nobody is going to write for them
@@ -269,9 +267,12 @@ class KeptTable:
 
     def _refresh(self) -> Delta:
         delta = self._wanted.refresh(self._model)
-        if self._complete:  # else what was there before is what we did not know, not what the cluster wanted
+        if (
+            self.listed.is_set()
+        ):  # else what was there before is what we did not know, not what the cluster wanted
             self.lately.note(self._wanted.replaced)
-        self._complete = self._node_known
+        if self._node_known:
+            self.listed.set()
         return delta
 
     @property

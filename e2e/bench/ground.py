@@ -18,6 +18,7 @@ from e2e.bench.proxies import bare
 from e2e.bench.results import CONNTRACK, IPTABLES, NFTABLES, NONE, OURS, PACKET
 from e2e.kube import Kube, Object, path
 from e2e.lab import Lab, Node
+from e2e.lab.addressing import PODS4
 from e2e.lab.control import COMPONENTS, CONTROLLERS, SCHEDULER
 from e2e.lab.images import BASE
 from e2e.lab.paths import CHECKOUT
@@ -37,7 +38,7 @@ _DIGEST = "handover.dev/program"
 _CHUNK = 1000
 _TRACKING = (
     "table ip bench { chain out { type nat hook postrouting priority srcnat; "
-    "ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade; }; }"
+    f"ip saddr {PODS4} ip daddr != {PODS4} masquerade; }}; }}"
 )
 """What nearly every network plugin has on each node, and what makes the kernel track connections: a chain without a rule
 that needs it does not."""

@@ -88,22 +88,25 @@ class Running:
         return False
 
     def _inner(self) -> int | None:
-        path = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children")
         with contextlib.suppress(OSError):
-            for child in path.read_text().split():
+            for child in children(self._outer.pid):
                 if Path(f"/proc/{child}/comm").read_text().strip() != "setpriv":
-                    return int(child)
+                    return child
         return None
 
 
-def descendants(pid: int) -> list[int]:
-    """Whom a process has started that still runs, and whom they have."""
+def children(pid: int) -> list[int]:
+    """Whom a process has started, in any of its threads, that still runs."""
     found: list[int] = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # gone while we looked
-            for child in map(int, children.read_text().split()):
-                found += [child, *descendants(child)]
+            found += map(int, thread.read_text().split())
     return found
+
+
+def descendants(pid: int) -> list[int]:
+    """And whom they have."""
+    return [each for child in children(pid) for each in (child, *descendants(child))]
 
 
 def runs(pid: int) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handover_agent.loader import kept
+
 from e2e.kube import Object
 from e2e.lab.command import environment, run
 from e2e.lab.paths import CHECKOUT
@@ -19,9 +21,7 @@ from e2e.migration import NAMESPACE
 NAME = "next-version"
 _SOURCE = "consts.h"
 _PACKAGE = CHECKOUT / "agent/handover_agent"
-# In the image:
-_SOURCES = "/opt/handover/lib/python3.11/site-packages/handover_agent/bpf"
-_PROGRAMS = "/usr/share/handover/programs"
+_SOURCES = "/opt/handover/lib/python3.11/site-packages/handover_agent/bpf"  # in the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class NextVersion:
         """The agents' pod with these files in the place of its own."""
         (container,) = template["spec"]["containers"]
         source = {"mountPath": f"{_SOURCES}/{_SOURCE}", "subPath": _SOURCE}
-        programs = {"mountPath": f"{_PROGRAMS}/{self.version}"}
+        programs = {"mountPath": f"{kept.IN_IMAGE}/{self.version}"}
         ours = [{"name": NAME, "readOnly": True, **mount} for mount in (source, programs)]
         mounts: Sequence[Any] = [*container["volumeMounts"], *ours]
         volumes = [*template["spec"]["volumes"], {"name": NAME, "configMap": {"name": NAME}}]
@@ -56,11 +56,11 @@ class NextVersion:
 def compiled() -> NextVersion:
     """Compiled on this machine, which takes some seconds. Raises CommandError."""
     with tempfile.TemporaryDirectory() as scratch:
-        copy, kept = Path(scratch) / "handover_agent", Path(scratch) / "programs"
+        copy, programs = Path(scratch) / "handover_agent", Path(scratch) / "programs"
         shutil.copytree(_PACKAGE, copy)
         text = (copy / "bpf" / _SOURCE).read_text() + "// of the next version\n"
         (copy / "bpf" / _SOURCE).write_text(text)
-        command = [sys.executable, "-P", "-m", "handover_agent.loader.kept", str(kept)]
+        command = [sys.executable, "-P", "-m", "handover_agent.loader.kept", str(programs)]
         run(command, env={**environment(), "PYTHONPATH": scratch}, timeout_s=600)
-        (made,) = kept.iterdir()
+        (made,) = programs.iterdir()
         return NextVersion(made.name, text, {path.name: path.read_bytes() for path in made.iterdir()})

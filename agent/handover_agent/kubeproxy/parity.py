@@ -59,22 +59,20 @@ def compare(
     moment ago (None: there was none); kube-proxy's rules may still do that.
     """
     differences: list[str] = []
-    node_ports_seen: set[tuple[int, Protocol, bool]] = set()
-    for key in before:
-        if key.scope is Scope.INTERNAL and key.protocol is not Protocol.ANY:
-            node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
+    node_ports_seen = {
+        (key.port, key.protocol, is_ipv4(key.address)) for key in (*before, *table) if _is_compared(key)
+    }
     for key, entry in table.items():
-        if key.scope is not Scope.INTERNAL or key.protocol is Protocol.ANY:
+        if not _is_compared(key):
             continue
-        node_ports_seen.add((key.port, key.protocol, is_ipv4(key.address)))
         answer = rules.get(key)
         difference = _difference(key, entry, answer)
-        if difference and not any(_was(key, old, answer) for old in before.get(key, ())):
+        if difference and not _was(key, before, answer):
             differences.append(f"{key} ({entry.service}): kube-proxy {difference}")
     for key, answer in rules.addresses.items():
         if key in table or key.address in local_addresses:
             continue
-        if not any(_was(key, old, answer) for old in before.get(key, ())):
+        if not _was(key, before, answer):
             differences.append(f"{key}: kube-proxy {_theirs(answer)}, our table lacks it")
     for (port, protocol, ipv4), answer in rules.node_ports.items():
         if (port, protocol, ipv4) not in node_ports_seen:
@@ -83,9 +81,17 @@ def compare(
     return differences
 
 
-def _was(key: FrontendKey, old: Entry | None, answer: Answer | None) -> bool:
-    """Whether kube-proxy's rules do what the table said before."""
-    return answer is None if old is None else not _difference(key, old, answer)
+def _is_compared(key: FrontendKey) -> bool:
+    return key.scope is Scope.INTERNAL and key.protocol is not Protocol.ANY
+
+
+def _was(
+    key: FrontendKey, before: Mapping[FrontendKey, Collection[Entry | None]], answer: Answer | None
+) -> bool:
+    """Whether kube-proxy's rules do anything that the table said before."""
+    return any(
+        answer is None if old is None else not _difference(key, old, answer) for old in before.get(key, ())
+    )
 
 
 def _difference(key: FrontendKey, entry: Entry, answer: Answer | None) -> str:

@@ -12,6 +12,8 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 IN_IMAGE = Path("/usr/share/handover/kernel-headers")
@@ -72,15 +74,23 @@ def packages(sources: Path) -> tuple[Path, Path]:
 def merge(common: Path, flavour: Path, tree: Path) -> None:
     """Make `tree` out of two packages: `include`, and this machine's `arch`. It appears whole, or not."""
     architecture = _ARCHITECTURES[platform.machine()]
-    tree.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=tree.parent, prefix=".headers-") as scratch:
-        building = Path(scratch) / "tree"
+    with appearing(tree) as building:
         for package in (common, flavour):
             for part in ("include", f"arch/{architecture}/include"):
                 if (package / part).is_dir():
                     shutil.copytree(package / part, building / part, symlinks=True, dirs_exist_ok=True)
-        if not tree.exists():
-            building.rename(tree)
+
+
+@contextmanager
+def appearing(directory: Path) -> Iterator[Path]:
+    """Inside, a directory is filled that takes its place afterwards: it appears whole, or not. One that is there stays."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".making-") as scratch:
+        building = Path(scratch) / directory.name
+        building.mkdir()
+        yield building
+        if not directory.exists():
+            building.rename(directory)
 
 
 def _numbers(name: str) -> list[str]:

@@ -9,14 +9,13 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from handover_agent import loader
 from handover_agent.hooks import PROGRAMS
 from handover_agent.loader.compiler import CompileError, compile_all
-from handover_agent.loader.headers import NoHeaders, cache
+from handover_agent.loader.headers import NoHeaders, appearing, cache
 
 IN_IMAGE = Path("/usr/share/handover/programs")
 _KEPT = 8
@@ -47,15 +46,10 @@ def read(directory: Path) -> dict[str, bytes]:
 
 def write(directory: Path, compiled: Mapping[str, bytes]) -> None:
     """Keep programs in a directory, which appears whole or not. Raises OSError."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".programs-") as scratch:
-        making = Path(scratch) / "programs"
-        making.mkdir()
+    shutil.rmtree(directory, ignore_errors=True)
+    with appearing(directory) as making:
         for name, code in compiled.items():
             (making / name).write_bytes(code)
-        shutil.rmtree(directory, ignore_errors=True)
-        with contextlib.suppress(FileExistsError):  # another process was quicker
-            making.rename(directory)
 
 
 def prune(directory: Path) -> None:

@@ -2,8 +2,6 @@
 
 import functools
 import hashlib
-import inspect
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +11,8 @@ from pathlib import Path
 import pytest
 from handover_agent import loader
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
-from handover_agent.kubeproxy.durable import write_atomically
 from handover_agent.layout import LAYOUT, Sizes, map_specs
-from handover_agent.loader import compiler
+from handover_agent.loader import kept
 from handover_agent.loader.abilities import Abilities, of_kernel
 from handover_agent.loader.filling import filled_in
 from handover_agent.loader.headers import find_headers
@@ -28,20 +25,16 @@ def compiled_once(config: pytest.Config, sources: Path | None = None, about: str
     Kept for the next run of tests, as long as sources, compiler and headers are the same. Other `sources` are a directory
     with `bpf` in it, which `about` stands for.
     """
-    with_what = inspect.getsource(compiler) + str(find_headers()) + about
-    digest = hashlib.sha256(with_what.encode()).hexdigest()[:16]
-    kept = config.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
-    if kept.exists():
-        return dict(pickle.loads(kept.read_bytes()))
-    script = (
-        "import pickle, sys; from pathlib import Path; from handover_agent.loader import compiler;"
-        f"compiler.resources.files = {f'lambda _: Path({str(sources)!r})' if sources else 'compiler.resources.files'};"
-        "sys.stdout.buffer.write(pickle.dumps(compiler.compile_all()))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
-    made = dict(pickle.loads(done.stdout))
-    write_atomically(kept, done.stdout)
-    return made
+    digest = hashlib.sha256((str(find_headers()) + about).encode()).hexdigest()[:16]
+    directory = config.cache.mkdir("bpf") / f"{loader.version()}-{digest}"
+    if not kept.read(directory):
+        others = f"compiler.resources.files = lambda _: Path({str(sources)!r});" if sources else ""
+        script = (
+            f"from pathlib import Path; from handover_agent.loader import compiler, kept; {others}"
+            f"kept.write(Path({str(directory)!r}), compiler.compile_all())"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True)
+    return kept.read(directory)
 
 
 @functools.cache

@@ -156,9 +156,8 @@ def loaded_once(bpffs: Path, compiled: dict[str, bytes]) -> Iterator[Datapath]:
     """See `loaded`."""
     with pods.cgroup(f"handover-test-once-{os.getpid()}") as path:
         datapath = Datapath(bpffs / "once", path)
-        with (
-            pytest.MonkeyPatch.context() as patch
-        ):  # which ends here: a session lasts for all tests that follow
+        with pytest.MonkeyPatch.context() as patch:
+            # Not for the whole session, which lasts for all tests that follow.
             patch.setattr(loader, "load_programs", loading(compiled))
             datapath.load_maps(map_specs(SIZES))
         yield datapath
