@@ -79,6 +79,7 @@ class Facts:
         )
         self.look_at_refusal()
         self._tell_leftovers()
+        self._report.settle()
 
     def cannot_start(self, error: Exception) -> None:
         """The ladder could not even look."""
@@ -86,6 +87,7 @@ class Facts:
         since = self._fault.since if self._fault is not None else datetime.now(UTC)
         self._fault = Fault(reason="NodeUnreadable", message=message, since=since)
         self.look_at_refusal()
+        self._report.settle()
 
     def rules_seen(self, seen: RulesSeen) -> None:
         """kube-proxy's rules were looked at. The mode outlives them: it is what the way back returns to."""

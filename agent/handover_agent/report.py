@@ -47,10 +47,20 @@ class Report:
     def __init__(self, status: NodeMigrationStatus) -> None:
         self._status = status
         self.changed = asyncio.Event()
+        self.settled = False
+        """Whether the node has been looked at. Before that the rung is a guess, which must not replace the one that was
+        written before this start: the operator would take the node for one that fell.
+        """
 
     @property
     def status(self) -> NodeMigrationStatus:
         return self._status
+
+    def settle(self) -> None:
+        """The node has been looked at, or why that cannot be is among the facts."""
+        if not self.settled:
+            self.settled = True
+            self.changed.set()
 
     def set(self, **facts: object) -> None:
         """Take over facts by the model's field names; wakes the writer when they are news."""
@@ -103,6 +113,8 @@ class Writer:
     async def write(self) -> None:
         """Write now. Failures are logged once; the next heartbeat tries again."""
         self._report.changed.clear()
+        if not self._report.settled:
+            return
         status = self._report.status.model_copy(update={"heartbeat": datetime.now(UTC)})
         try:
             await self._apply(status)

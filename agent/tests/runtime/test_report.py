@@ -7,6 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 from handover_agent.apierrors import NotFound, Unreachable
+from handover_agent.facts import Facts
+from handover_agent.health.proxy import ProxyHealth, ProxyPort
+from handover_agent.ladder.journal import Record
+from handover_agent.ladder.machine import Standing
 from handover_agent.report import Report, Writer, news
 from handover_api.base import Rung
 from handover_api.nodemigration import (
@@ -68,6 +72,13 @@ def test_another_round_without_failures_is_no_news() -> None:
     assert news(probed(1)) == news(probed(2))
 
 
+def settled() -> Report:
+    """Of a node that was looked at."""
+    report = Report(NodeMigrationStatus())
+    report.settle()
+    return report
+
+
 class Server:
     """Takes statuses; fails when told to."""
 
@@ -99,7 +110,7 @@ async def writing(writer: Writer) -> AsyncIterator[None]:
 
 
 async def test_without_news_only_the_heartbeat_is_written() -> None:
-    server, report = Server(), Report(NodeMigrationStatus())
+    server, report = Server(), settled()
     async with writing(Writer(report, server.apply, heartbeat_s=0.05, soonest_s=0.0)):
         await server.next()
         await server.next()
@@ -110,7 +121,7 @@ async def test_without_news_only_the_heartbeat_is_written() -> None:
 
 
 async def test_a_burst_of_news_is_one_write() -> None:
-    server, report = Server(), Report(NodeMigrationStatus())
+    server, report = Server(), settled()
     async with writing(Writer(report, server.apply, heartbeat_s=60, soonest_s=0.0)):
         for rung in (Rung.SHADOW, Rung.SERVING, Rung.SOLE):
             report.set(rung=rung)
@@ -119,7 +130,7 @@ async def test_a_burst_of_news_is_one_write() -> None:
 
 
 async def test_an_outage_is_remembered_until_a_write_comes_through() -> None:
-    server, report = Server(), Report(NodeMigrationStatus())
+    server, report = Server(), settled()
     writer = Writer(report, server.apply, heartbeat_s=60)
     server.error = Unreachable("patch nodemigrations: no API server answers")
     await writer.write()
@@ -131,8 +142,29 @@ async def test_an_outage_is_remembered_until_a_write_comes_through() -> None:
 
 
 async def test_a_node_that_nobody_migrates_has_no_status_to_write() -> None:
-    server, report = Server(), Report(NodeMigrationStatus())
+    server, report = Server(), settled()
     writer = Writer(report, server.apply, heartbeat_s=60)
     server.error = NotFound("patch", "nodemigrations n1", 404, "not found")
     await writer.write()
     assert not writer.unreachable
+
+
+async def test_nothing_is_written_before_the_node_was_looked_at_and_then_at_once() -> None:
+    """A start would report Standby for a node at Sole, which counts as fallen."""
+    server, report = Server(), Report(NodeMigrationStatus())
+    facts = Facts(report, ProxyPort(1, lambda: ProxyHealth(NOW, None, node_eligible=True)))
+    writer = Writer(report, server.apply, heartbeat_s=60, soonest_s=0.0)
+    await writer.write()
+    assert server.written == []
+    async with writing(writer):
+        facts.standing(Standing(Record(Rung.STANDBY, NOW), 0, "", None))
+        await server.next()
+    assert [status.rung for status in server.written] == [Rung.STANDBY]
+
+
+async def test_why_a_node_cannot_be_looked_at_is_written() -> None:
+    server, report = Server(), Report(NodeMigrationStatus())
+    facts = Facts(report, ProxyPort(1, lambda: ProxyHealth(NOW, None, node_eligible=True)))
+    facts.cannot_start(FileNotFoundError("nft"))
+    await Writer(report, server.apply, heartbeat_s=60).write()
+    assert [status.fault and status.fault.reason for status in server.written] == ["NodeUnreadable"]

@@ -130,6 +130,7 @@ class Streams:
 
     def fail(self, connection: _Connection, stream: str, what: str, detail: str = "") -> None:
         """Enter a failed attempt, as a loss or as what was expected, and close the connection."""
+        own = connection.sock.getsockname()[1]  # with it the backend can be found in the node's conntrack
         self.loop.close(connection.sock)
         target, tally = connection.target, connection.tally
         if connection.established and not connection.asking:  # at rest: nothing was under way
@@ -143,7 +144,7 @@ class Streams:
         elif not current or not connection.strict:
             tally.waited += 1
         else:
-            self.ledger.loss(tally, stream, what, str(target), detail)
+            self.ledger.loss(tally, stream, what, str(target), f"{detail} from port {own}".lstrip())
 
     def succeed(self, connection: _Connection, stream: str) -> None:
         """Enter a right answer, which is a failure where a refusal was expected."""
