@@ -35,6 +35,7 @@ _KINDS = {
     "Deployment": ("apis/apps/v1", "deployments", True),
     "DaemonSet": ("apis/apps/v1", "daemonsets", True),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices", True),
+    "IPAddress": ("apis/networking.k8s.io/v1", "ipaddresses", False),
     "ProxyMigration": ("apis/handover.dev/v1alpha1", "proxymigrations", False),
     "NodeMigration": ("apis/handover.dev/v1alpha1", "nodemigrations", False),
 }

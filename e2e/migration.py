@@ -173,7 +173,7 @@ def losses(report: Report, names: Collection[str]) -> str:
         if found.name in names
         for stream, kinds in found.lost().items()
     ]
-    return "\n".join([*lines, *(f"  {f.at:.1f} {f}" for f in report.failures[-15:])]) if lines else ""
+    return "\n".join([*lines, *(f"  {f}" for f in report.failures[-15:])]) if lines else ""
 
 
 def write_down(trial: Trial, directory: Path) -> None:

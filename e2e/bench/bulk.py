@@ -31,34 +31,41 @@ _CONFLICT = 409
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One call: `exists_ok` takes for done what an earlier try, or run, has done."""
+    """One call."""
 
     method: str
     path: str
     body: Any
-    exists_ok: bool = False
+
+
+Connect = Callable[[], http.client.HTTPConnection]
+
+
+def api_server(address: str, pki: Path) -> Connect:
+    """How the API server is reached, as an administrator."""
+    tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+    return lambda: http.client.HTTPSConnection(address, _PORT, timeout=_TIMEOUT_S, context=tls)
 
 
 class Bulk:
-    """Writes of some threads of a namespace that reaches the API server."""
+    """Writes of some threads of a namespace that reaches who takes them."""
 
-    def __init__(self, fabric: Inside, address: str, pki: Path, threads: int = 6) -> None:
-        self._fabric, self._address, self._threads = fabric, address, threads
-        self._tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        self._tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+    def __init__(self, inside: Inside, connect: Connect, threads: int = 6) -> None:
+        self._inside, self._connect, self._threads = inside, connect, threads
 
     def names(self, path: str) -> set[str]:
         """The names of all objects of a list. Raises KubeError."""
         with self.kept() as kept:
-            found = self._fabric.call(kept.call, "GET", path, accept=_NAMES)
+            found = self._inside.call(kept.call, "GET", path, accept=_NAMES)
         return {item["metadata"]["name"] for item in found["items"] or ()}
 
     @contextmanager
     def kept(self) -> Iterator["Kept"]:
         """A connection of one's own, open inside. It may be used from any thread, by one at a time. Raises KubeError."""
-        kept = Kept(self._address, self._tls)
+        kept = Kept(self._connect())
         try:
-            self._fabric.call(kept.connect)
+            self._inside.call(kept.connect)
             yield kept
         finally:
             kept.close()
@@ -79,7 +86,7 @@ class Bulk:
         failed = threading.Event()
 
         def work() -> None:
-            kept = Kept(self._address, self._tls)
+            kept = Kept(self._connect())
             try:
                 while not failed.is_set():
                     with lock:
@@ -95,7 +102,7 @@ class Bulk:
             finally:
                 kept.close()
 
-        started = [self._fabric.start(work) for _ in range(self._threads)]
+        started = [self._inside.start(work) for _ in range(self._threads)]
         try:
             for future in started:
                 future.result()
@@ -104,10 +111,10 @@ class Bulk:
 
 
 class Kept:
-    """One connection to the API server, made again when it breaks by who is in the fabric."""
+    """One connection, made again when it breaks by whoever uses it then."""
 
-    def __init__(self, address: str, tls: ssl.SSLContext) -> None:
-        self._connection = http.client.HTTPSConnection(address, _PORT, timeout=_TIMEOUT_S, context=tls)
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
 
     def connect(self) -> None:
         """Connect now. Raises KubeError."""
@@ -130,7 +137,7 @@ class Kept:
                 self.call(write.method, write.path, write.body)
                 return
             except KubeError as error:
-                if error.status == _CONFLICT and (write.exists_ok or tries):
+                if error.status == _CONFLICT and tries:
                     return
                 if error.status not in _AGAIN or tries == _TRIES - 1:
                     raise

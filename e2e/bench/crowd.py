@@ -28,6 +28,11 @@ def name(index: int) -> str:
     return f"crowd-{index:05}"
 
 
+def of_service(named: str) -> dict[str, str]:
+    """The label by which an EndpointSlice is a Service's."""
+    return {_OF_SERVICE: named}
+
+
 def service(
     named: str, namespace: str, address: str, ports: Sequence[Object], kind: str = "ClusterIP"
 ) -> Object:
@@ -47,7 +52,7 @@ def slice_of(
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": named, "namespace": namespace, "labels": {_OF_SERVICE: named}},
+        "metadata": {"name": named, "namespace": namespace, "labels": of_service(named)},
         "addressType": "IPv4",
         "ports": list(ports),
         "endpoints": [

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e import naive, process
-from e2e.bench import crowd
+from e2e.bench import crowd, planting
 from e2e.bench.asking import BenchError, Client
-from e2e.bench.bulk import Bulk, Write
+from e2e.bench.bulk import Bulk, api_server
 from e2e.bench.proxies import bare
 from e2e.bench.results import CONNTRACK, IPTABLES, NFTABLES, NONE, OURS, PACKET
 from e2e.kube import Kube, Object, path
@@ -34,8 +34,8 @@ STREAMS, DATAGRAMS, NODE_PORT = 8081, 8082, 30080
 DATA_IP, OUTSIDE_IP, PROBE_IP = "10.96.60.1", "10.96.60.2", "10.96.60.3"
 _PROGRAMS = Path(__file__).with_name("inside")
 _CLIENT_PORT, _BESIDE_PORT = 18090, 18091
+_CHUNK = 15_000
 _DIGEST = "handover.dev/program"
-_CHUNK = 1000
 _TRACKING = (
     "table ip bench { chain out { type nat hook postrouting priority srcnat; "
     f"ip saddr {PODS4} ip daddr != {PODS4} masquerade; }}; }}"
@@ -64,7 +64,7 @@ class Ground:
         lab.up()
         fabric = Inside(lab.plan.fabric_netns, threads=16)
         kube = Kube(fabric, lab.plan.api4, lab.scratch.pki)
-        ground = cls(lab, fabric, kube, Bulk(fabric, lab.plan.api4, lab.scratch.pki))
+        ground = cls(lab, fabric, kube, Bulk(fabric, api_server(lab.plan.api4, lab.scratch.pki)))
         try:
             ground._furnish()
         except BaseException:
@@ -101,22 +101,20 @@ class Ground:
             return 0.0
         say = self.lab.progress.say
         say(f"creating {len(missing)} Services with {crowd.ENDPOINTS} endpoints each")
-        writes = (
-            Write("POST", where, body, exists_ok=True)
-            for index in missing
-            for where, body in (
-                (slices, crowd.endpoints(index, self.servers, SERVERS)),
-                (members, crowd.member(index)),
-            )
+        self.kube.apply(crowd.endpoints(0, self.servers, SERVERS), crowd.member(0))
+        seed = planting.Seed(
+            self.kube.get("Service", crowd.name(0), crowd.NAMESPACE),
+            self.kube.get("EndpointSlice", crowd.name(0), crowd.NAMESPACE),
+            self.kube.get("IPAddress", crowd.cluster_ip(0)),
         )
 
         def done(count: int) -> None:
-            if count % (2 * _CHUNK) == 0:
-                say(
-                    f"{count // 2} of {len(missing)} Services, {count / 2 / (time.monotonic() - began):.0f}/s"
-                )
+            if count % _CHUNK == 0:
+                say(f"{count // planting.WRITES} of {len(missing)} Services")
 
-        self.bulk.write(writes, done)
+        with Inside(self.lab.plan.control_netns) as control:
+            writes = planting.writes(seed, (index for index in missing if index))
+            Bulk(control, planting.connection).write(writes, done)
         return time.monotonic() - began
 
     def probe(self, endpoints: int) -> Object:

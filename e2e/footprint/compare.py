@@ -21,6 +21,8 @@ _ORDER_AT_RANDOM = {
     "KUBE-PROXY-FIREWALL": ("-d", "-p", "--dport"),
     "KUBE-NODEPORTS": ("-p", "--dport"),
 }
+# A kube-proxy in nftables mode writes this rule when it has heard of the ServiceCIDRs before its first sync, else an hour later.
+_NOW_AND_THEN = ("cluster-ips-check", "Drop traffic to unallocated ClusterIPs")
 _VETH = re.compile(r"\bveth[0-9a-z]+\b")
 _CONTEXT_LINES = 2
 
@@ -104,7 +106,7 @@ def nft(ruleset: str) -> list[str]:
         of_iptables = body["family"] in {"ip", "ip6"} and where.split()[1] in _IPTABLES_TABLES
         plain = _plain(body)
         if kind == "rule":
-            if not of_iptables:
+            if not of_iptables and (body["chain"], body.get("comment")) != _NOW_AND_THEN:
                 rules.setdefault(f"{where} {body['chain']}", []).append(_text(plain))
         else:
             elements = plain.pop("elem", [])

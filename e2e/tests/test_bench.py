@@ -1,5 +1,6 @@
 """The benchmark's arithmetic and what it writes, without a lab."""
 
+import base64
 import itertools
 import json
 import os
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from e2e.bench import crowd, goals, machine, mapmemory, plot, report
+from e2e.bench import crowd, goals, machine, mapmemory, planting, plot, report
 from e2e.bench.__main__ import main
 from e2e.bench.inside import client
 from e2e.bench.processes import descendants, runs
@@ -302,3 +303,47 @@ def test_sizes_that_cannot_be_measured_are_refused_before_anything_happens(
 ) -> None:
     assert main(["--output", str(tmp_path), "--sizes", *sizes]) == 2
     assert "--sizes must be ascending" in capsys.readouterr().err
+
+
+def test_what_is_planted_is_the_seed_with_its_own_name_address_and_uid() -> None:
+    labels = crowd.of_service("crowd-00000")
+    seed = planting.Seed(
+        {
+            **crowd.member(0),
+            "metadata": {"name": "crowd-00000", "namespace": "crowd", "uid": "u", "resourceVersion": "7"},
+        },
+        {
+            **crowd.endpoints(0, ["10.244.1.2"], "n1"),
+            "metadata": {"name": "crowd-00000", "namespace": "crowd", "uid": "v", "labels": labels},
+        },
+        {
+            "kind": "IPAddress",
+            "metadata": {"name": crowd.cluster_ip(0), "uid": "w"},
+            "spec": {"parentRef": {"resource": "services", "namespace": "crowd", "name": "crowd-00000"}},
+        },
+    )
+    writes = list(planting.writes(seed, [251, 7]))
+    assert len(writes) == 2 * planting.WRITES
+    planted = {
+        base64.b64decode(write.body["key"]).decode(): json.loads(base64.b64decode(write.body["value"]))
+        for write in writes
+    }
+    assert list(planted)[:3] == [
+        "/registry/ipaddresses/10.96.65.2",
+        "/registry/endpointslices/crowd/crowd-00251",
+        "/registry/services/specs/crowd/crowd-00251",
+    ]
+    address, endpoints, service = list(planted.values())[:3]
+    assert address["spec"]["parentRef"] == {
+        "resource": "services",
+        "namespace": "crowd",
+        "name": "crowd-00251",
+    }
+    assert endpoints["metadata"]["labels"] == crowd.of_service("crowd-00251")
+    assert endpoints["endpoints"] == seed.slice["endpoints"]
+    assert service["spec"]["clusterIPs"] == [service["spec"]["clusterIP"]] == ["10.96.65.2"]
+    assert service["spec"]["ports"] == seed.service["spec"]["ports"]
+    uids = {item["metadata"]["uid"] for item in planted.values()}
+    assert len(uids) == len(planted)
+    assert not uids & {"u", "v", "w"}
+    assert not any("resourceVersion" in item["metadata"] for item in planted.values())

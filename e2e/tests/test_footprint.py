@@ -140,6 +140,16 @@ def test_nft_differences_are_seen(after: str) -> None:
     assert compare.differences({"nft": compare.nft(before)}, {"nft": compare.nft(after)})
 
 
+def test_the_rule_that_kube_proxy_writes_now_and_then_is_no_difference() -> None:
+    body = {"family": "ip", "table": "kube-proxy", "chain": "cluster-ips-check", "handle": 7, "expr": []}
+    seldom, always = (
+        {"rule": {**body, "comment": f"{what} ClusterIPs"}}
+        for what in ("Drop traffic to unallocated", "Reject traffic to invalid ports of")
+    )
+    assert compare.nft(ruleset(seldom, always)) == compare.nft(ruleset(always))
+    assert compare.nft(ruleset(seldom)) != compare.nft(ruleset(always))
+
+
 def test_pods_devices_are_left_out_and_the_nodes_own_are_not() -> None:
     routes = "fe80::/64 dev veth12ab34cd proto kernel\n10.244.1.0/24 dev cni0 proto kernel"
     assert compare.lines_of_the_node(routes) == ["10.244.1.0/24 dev cni0 proto kernel"]

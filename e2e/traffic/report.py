@@ -6,6 +6,7 @@ Stretches of the same name are one phase here, in the order in which the names c
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from e2e.traffic.client.ledger import FIRST_PHASE, bucket_top
@@ -93,7 +94,8 @@ class Failure:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.client}: {self.stream} to {self.target}: {self.kind} {self.detail}".rstrip()
+        at = datetime.fromtimestamp(self.at, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+        return f"{at} {self.client}: {self.stream} to {self.target}: {self.kind} {self.detail}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
