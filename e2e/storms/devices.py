@@ -12,7 +12,7 @@ from e2e.lab.addressing import NodeAddress
 from e2e.lab.command import run
 from e2e.lab.fabric import BRIDGE
 from e2e.lab.images import BASE
-from e2e.storms.storm import Storm, StormError
+from e2e.storms.storm import PATIENCE_S, Storm, StormError
 from e2e.traffic.deploy import NAMESPACE
 from e2e.trial import Trial, until
 
@@ -20,13 +20,13 @@ _NAME = "uplinked"
 _POD = "shortlived"
 _CLIENT = ("10.56.0.251/24", "fd56::fb/64")
 _CONNECTIONS = 20
-_SERVED_S = 30.0
-# Asks each address a number of times; a connection has five seconds, as the traffic's have.
+_SERVED_S, _TRY_S = 30.0, 5.0
+# Asks each address a number of times; a connection has so many seconds.
 _ASK = """
 import json, socket, sys
 for address in json.loads(sys.argv[1]):
     for _ in range(int(sys.argv[2])):
-        with socket.create_connection((address, 80), 5) as link:
+        with socket.create_connection((address, 80), float(sys.argv[3])) as link:
             link.sendall(b"GET /healthz HTTP/1.0\\r\\n\\r\\n")
             assert link.recv(100).startswith(b"HTTP/1.0 200"), address
 """
@@ -66,10 +66,10 @@ class ComingAndGoing(Storm):
             addresses = _addresses(node)
             until(
                 f"{node.name} serves at {addresses} by another uplink",
-                lambda: self._ask(addresses, 1),
+                lambda: self._ask(addresses, 1, _TRY_S),
                 _SERVED_S,
             )
-            if not self._ask(addresses, _CONNECTIONS):
+            if not self._ask(addresses, _CONNECTIONS, PATIENCE_S):
                 raise LostError(f"{node.name}, by another uplink: {self._said}")
             until(f"{pod} has ended", lambda: self._ended(pod), 120)
         finally:
@@ -91,8 +91,8 @@ class ComingAndGoing(Storm):
         family = "-6" if any(":" in word for word in words) else "-4"
         self.trial.lab.client_exec(["ip", family, *words], check=check)
 
-    def _ask(self, addresses: Sequence[str], times: int) -> bool:
-        command = [sys.executable, "-I", "-c", _ASK, json.dumps(addresses), str(times)]
+    def _ask(self, addresses: Sequence[str], times: int, within_s: float) -> bool:
+        command = [sys.executable, "-I", "-c", _ASK, json.dumps(addresses), str(times), str(within_s)]
         done = self.trial.lab.client_exec(command, check=False)
         self._said = done.stderr
         return done.returncode == 0

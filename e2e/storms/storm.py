@@ -9,6 +9,8 @@ from typing import Any
 from e2e.trial import Trial, until
 
 _MET_WITHIN_S = 60.0
+PATIENCE_S, _PATIENCE_AFTERWARDS_S = 20.0, 5.0
+"""All storms at once leave a pod or a client without a processor for seconds: what is late then is counted as slow."""
 
 
 class StormError(Exception):
@@ -51,6 +53,8 @@ def raging(trial: Trial, storms: Sequence[Storm]) -> Iterator[None]:
     errors: list[StormError] = []
     with ExitStack() as stack:
         targets: list[dict[str, Any]] = []
+        stack.callback(trial.traffic.patience, _PATIENCE_AFTERWARDS_S)
+        trial.traffic.patience(PATIENCE_S)
         for storm in storms:
             stack.callback(storm.end)
             targets += storm.begin()

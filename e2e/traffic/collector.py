@@ -129,6 +129,10 @@ class Collector:
         """Set the Services that come and go: name, address, port, expect."""
         self._tell("PUT", "/targets", list(targets))
 
+    def patience(self, seconds: float) -> None:
+        """From now on, so long an answer may take before it counts as lost."""
+        self._tell("PUT", "/patience", seconds)
+
     def report(self) -> Report:
         """What was seen so far, at most some seconds old."""
         with self._lock:

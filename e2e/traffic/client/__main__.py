@@ -54,6 +54,7 @@ class Client:
         self._ledger = Ledger()
         self._expectations = Expectations()
         self._held: list[HeldConnections] = []
+        self._asking: list[Datagrams] = []
         self._streams = Streams(loop, self._ledger, self.name)
         NewConnections(
             self._streams,
@@ -62,15 +63,17 @@ class Client:
             label="to changing Services",
         )
         for connected in (True, False):
-            Datagrams(
-                loop,
-                self._ledger,
-                echo(self.name),
-                lambda: self._expectations.of("UDP"),
-                options.udp_per_s,
-                connected,
-                fixed=False,
-                way="changing Services",
+            self._asking.append(
+                Datagrams(
+                    loop,
+                    self._ledger,
+                    echo(self.name),
+                    lambda: self._expectations.of("UDP"),
+                    options.udp_per_s,
+                    connected,
+                    fixed=False,
+                    way="changing Services",
+                )
             )
         self.control = Control(loop, options.control_port, self._answer)
 
@@ -103,8 +106,9 @@ class Client:
         for connected in (True, False):
             for fixed in (True, False):
                 kind = (connected, fixed)
-                Datagrams(
-                    self._loop, self._ledger, exchange, lambda: targets, per_s * len(targets), *kind, way=way
+                rate = per_s * len(targets)
+                self._asking.append(
+                    Datagrams(self._loop, self._ledger, exchange, lambda: targets, rate, *kind, way=way)
                 )
 
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> object:
@@ -117,6 +121,12 @@ class Client:
             case "PUT", ["targets"]:
                 self._expectations.replace(json.loads(body))
                 return self._expectations.as_json()
+            case "PUT", ["patience"]:
+                seconds = float(json.loads(body))
+                self._streams.answer_within_s = seconds
+                for datagrams in self._asking:
+                    datagrams.answer_within_s = seconds
+                return {"patience": seconds}
         raise ValueError(f"{method} {path} is nothing that this client serves")
 
     def report(self, first: int) -> dict[str, object]:

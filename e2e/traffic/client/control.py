@@ -2,6 +2,7 @@
 
     GET  /report?from=N    phases from number N on, the last failures, how many connections are held
     POST /phase/NAME       a phase begins
+    PUT  /patience         seconds that an answer may take before it counts as lost
     PUT  /targets          a JSON list of {name, address, port, protocol: TCP|UDP, expect: served|refused|gone}
 
 Asked by address from outside of the cluster's Services, so that it works when those do not.
