@@ -8,7 +8,8 @@ endpoint, an entry whose original destination it is, and an answer that would co
 Entries that nobody translated are another matter. While this datapath serves alone there are no rules that such an entry
 could keep from being asked, and the node's own traffic to a ClusterIP has one, since it is translated behind conntrack:
 without its entry, a firewall would take the next answer for a stranger's. When kube-proxy's rules are to serve again,
-they go.
+they go, and only they: a kube-proxy that runs may know an endpoint already that we do not, and without its entry the
+answer of that one would come from an address that nobody has asked.
 """
 
 import time
@@ -33,7 +34,7 @@ class Pass:
 def reconcile_udp(frontends: Serving, *, untranslated: bool = False) -> tuple[Pass, ...]:
     """Delete the stale entries, each exactly. Repeat it when endpoints have changed.
 
-    `untranslated`: also those that were not translated. Raises ConntrackError.
+    `untranslated`: instead, those that were not translated. Raises ConntrackError.
     """
     to = {destination(key.address, key.port, key.protocol) for key, backends in frontends.items() if backends}
     passes = []
@@ -51,7 +52,7 @@ def stale(flows: Iterable[Flow], frontends: Serving, *, untranslated: bool) -> l
     found = []
     for flow in flows:
         to, back = flow.original, flow.reply
-        if to.protocol != Protocol.UDP or not (flow.translated or untranslated):
+        if to.protocol != Protocol.UDP or flow.translated is untranslated:
             continue
         backends = frontends.get(FrontendKey(to.destination, to.destination_port, Protocol.UDP))
         if backends and Backend(back.source, back.source_port) not in backends:

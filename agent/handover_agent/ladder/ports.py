@@ -166,7 +166,7 @@ class Conntrack(Interface):
 
     async def reconcile_udp(self) -> int: ...
     async def forget_untranslated_udp(self) -> int:
-        """Also those that were made while our datapath translated, and that would hide its clients from kube-proxy's
+        """Instead, those that were made while our datapath translated, and that would hide its clients from kube-proxy's
         rules. Goes without the API server.
         """
         ...

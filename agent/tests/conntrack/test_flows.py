@@ -101,6 +101,16 @@ def test_an_entry_that_nobody_translated_is_stale_when_rules_are_to_see_its_clie
     assert stale(FLOWS.values(), serving, untranslated=False) == [], "the node's own traffic has such entries"
 
 
+@families
+def test_what_kube_proxy_translated_is_left_to_it_once_its_rules_serve(
+    family: int, service: str, endpoint: str
+) -> None:
+    """It may know an endpoint before we do: an answer of that one was lost when its entry was deleted."""
+    key, other = FrontendKey(ip_bytes(service), 53, Protocol.UDP), Backend(ip_bytes(endpoint), 5301)
+    assert stale(FLOWS.values(), {key: {other}}, untranslated=False) == [flow_of(family, 40002)]
+    assert stale(FLOWS.values(), {key: {other}}, untranslated=True) == []
+
+
 def test_a_tcp_frontend_of_the_same_address_and_port_does_not_count() -> None:
     key = FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.TCP)
     assert stale(FLOWS.values(), {key: {Backend(ip_bytes("192.0.2.99"), 1)}}, untranslated=True) == []
