@@ -11,7 +11,7 @@ from e2e.trial import Trial, until
 
 _BREATH = 10_000  # requests between two deaths: some seconds of all clients
 _READY_S = 90.0
-_ROLLED_OUT_S = 240.0
+_ROLLED_OUT_S, _SWAPPED_S = 240.0, 120.0
 
 
 class DyingAgents(Storm):
@@ -23,6 +23,7 @@ class DyingAgents(Storm):
         self._nodes = [node.name for node in trial.lab.nodes]
         self._daemonset = ""
         self._templates: list[Object] = []  # of this version and of the next
+        self._version = 0  # that the agents are to be of
         self.killed = self.upgraded = 0
         self.programs: set[str] = set()  # versions of programs that were seen on nodes
 
@@ -40,7 +41,7 @@ class DyingAgents(Storm):
             if self.ending.is_set():
                 return
             self.trial.wait_for_requests(_BREATH)  # or no node would ever reach the next rung in time
-        self._upgrade(self._templates[(self.blown + 1) % 2])
+        self._upgrade((self.blown + 1) % 2)
         self.upgraded += 1
 
     def said(self) -> str:
@@ -48,7 +49,7 @@ class DyingAgents(Storm):
 
     def end(self) -> None:
         if self._templates:
-            self._upgrade(self._templates[0])
+            self._upgrade(0)
         self.trial.kube.delete("ConfigMap", nextversion.NAME, NAMESPACE)
 
     def _kill(self, node: str) -> None:
@@ -68,9 +69,11 @@ class DyingAgents(Storm):
 
         return until(f"{node}'s agent is ready", there, _READY_S, lambda: self._migration.pods(AGENT, node))
 
-    def _upgrade(self, template: Object) -> None:
+    def _upgrade(self, version: int) -> None:
         """Let all agents' pods be replaced, in the way that the DaemonSet says."""
-        kube, pod = self.trial.kube, template["spec"]
+        kube, pod = self.trial.kube, self._templates[version]["spec"]
+        old = {node: self._programs(node) if version != self._version else set() for node in self._nodes}
+        self._version = version
         spec = {"containers": pod["containers"], "volumes": pod["volumes"]}
         kube.patch("DaemonSet", self._daemonset, {"spec": {"template": {"spec": spec}}}, NAMESPACE)
 
@@ -82,8 +85,18 @@ class DyingAgents(Storm):
 
         until("every agent is of the other version", rolled_out, _ROLLED_OUT_S, self._migration.picture)
         for node in self._nodes:
+            until(
+                f"{node} runs no programs of the version before",
+                lambda node=node: not self._programs(node) & old[node],  # type: ignore[misc]
+                _SWAPPED_S,
+                self._migration.picture,
+            )
             self._look(node)
 
     def _look(self, node: str) -> None:
+        self.programs |= self._programs(node)
+
+    def _programs(self, node: str) -> set[str]:
+        """Versions of the programs that are pinned on a node."""
         pins = self.trial.lab.node(node).root / "sys/fs/bpf/handover"
-        self.programs |= {path.name for path in pins.glob("programs-*")}
+        return {path.name for path in pins.glob("programs-*")}
