@@ -8,7 +8,7 @@ import pytest
 from handover_agent.compile import NodeInfo
 from handover_agent.facts import Facts
 from handover_agent.health.proxy import ProxyPort
-from handover_agent.kept import KeptTable, Sync
+from handover_agent.kept import KeptTable, Sync, gathering_s
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.journal import Record
 from handover_agent.ladder.machine import Standing
@@ -105,6 +105,14 @@ async def test_after_filling_changes_follow_by_themselves_with_their_names(rig: 
     await until(lambda: len(rig.maps.lookup(WEB) or []) == 2)
     await until(lambda: rig.kept.sync.in_sync)
     assert rig.kept.sync.waiting_since is None
+
+
+@pytest.mark.parametrize(("quiet_s", "at_once"), [(0.0, False), (0.05, False), (0.2, True), (3600.0, True)])
+def test_a_change_by_itself_is_written_at_once_and_a_stream_of_them_together(
+    quiet_s: float, at_once: bool
+) -> None:
+    assert (gathering_s(quiet_s) <= 0.005) is at_once
+    assert gathering_s(quiet_s) < 0.05
 
 
 async def test_what_the_table_was_is_known_once_it_was_whole(rig: Rig) -> None:
