@@ -1,7 +1,7 @@
 """A whole migration and back while nothing around it holds still, with traffic of all kinds: nothing is lost.
 
-`make storms`, and not part of `make e2e`: it takes five to eleven minutes for each mode of kube-proxy, all of
-two cores, and has not passed in iptables mode yet (docs/behaviours.md).
+`make storms`, and not part of `make e2e`: it takes a quarter of an hour for each mode of kube-proxy, and all of two
+cores (docs/behaviours.md).
 """
 
 import os
