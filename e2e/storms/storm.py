@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from e2e.traffic.client.tcp import ANSWER_WITHIN_S
 from e2e.trial import Trial, until
 
 _MET_WITHIN_S = 60.0
-PATIENCE_S, _PATIENCE_AFTERWARDS_S = 20.0, 5.0
+PATIENCE_S = 20.0
 """All storms at once leave a pod or a client without a processor for seconds: what is late then is counted as slow."""
 
 
@@ -53,7 +54,7 @@ def raging(trial: Trial, storms: Sequence[Storm]) -> Iterator[None]:
     errors: list[StormError] = []
     with ExitStack() as stack:
         targets: list[dict[str, Any]] = []
-        stack.callback(trial.traffic.patience, _PATIENCE_AFTERWARDS_S)
+        stack.callback(trial.traffic.patience, ANSWER_WITHIN_S)
         trial.traffic.patience(PATIENCE_S)
         for storm in storms:
             stack.callback(storm.end)

@@ -10,6 +10,8 @@ import pytest
 from e2e.storms import Storm, StormError, raging
 from e2e.storms.flapper import changes
 from e2e.storms.flapping import slice_of
+from e2e.storms.storm import PATIENCE_S
+from e2e.traffic.client.tcp import ANSWER_WITHIN_S
 from e2e.trial import Trial
 
 pytestmark = pytest.mark.unit
@@ -26,6 +28,9 @@ class Heard:
 
     def targets(self, targets: object) -> None:
         self.told.append(targets)
+
+    def patience(self, seconds: float) -> None:
+        self.told.append(seconds)
 
     def met(self) -> bool:
         return True
@@ -60,7 +65,7 @@ def test_a_storm_goes_on_until_the_end_and_then_puts_everything_back() -> None:
         while breeze.blown < 3:
             assert not breeze.ended
     assert breeze.ended == 1
-    assert cast("Heard", heard).told == [[{"name": "breeze"}], []]
+    assert cast("Heard", heard).told == [PATIENCE_S, [{"name": "breeze"}], [], ANSWER_WITHIN_S]
 
 
 def test_a_storm_that_cannot_go_on_is_an_error_at_the_end_and_everything_is_put_back() -> None:
