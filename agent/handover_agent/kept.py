@@ -279,9 +279,8 @@ class KeptTable:
 
     def _refresh(self) -> Delta:
         delta = self._wanted.refresh(self._model)
-        if (
-            self.listed.is_set()
-        ):  # else what was there before is what we did not know, not what the cluster wanted
+        # Before that, what was there is what we did not know, not what the cluster wanted.
+        if self.listed.is_set():
             self.lately.note(self._wanted.replaced)
         if self._node_known:
             self.listed.set()

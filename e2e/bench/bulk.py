@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.kube import KubeError
+from e2e.lab.control import ETCD_AT
 from e2e.netns import Inside
 
 _JSON = "application/json"
@@ -46,6 +47,11 @@ def api_server(address: str, pki: Path) -> Connect:
     tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
     tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
     return lambda: http.client.HTTPSConnection(address, _PORT, timeout=_TIMEOUT_S, context=tls)
+
+
+def etcd() -> http.client.HTTPConnection:
+    """How etcd's JSON gateway is reached, from the control plane's namespace."""
+    return http.client.HTTPConnection(ETCD_AT, timeout=_TIMEOUT_S)
 
 
 class Bulk:

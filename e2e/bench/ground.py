@@ -13,7 +13,7 @@ from pathlib import Path
 from e2e import naive, process
 from e2e.bench import crowd, planting
 from e2e.bench.asking import BenchError, Client
-from e2e.bench.bulk import Bulk, api_server
+from e2e.bench.bulk import Bulk, api_server, etcd
 from e2e.bench.proxies import bare
 from e2e.bench.results import CONNTRACK, IPTABLES, NFTABLES, NONE, OURS, PACKET
 from e2e.kube import Kube, Object, path
@@ -114,7 +114,7 @@ class Ground:
 
         with Inside(self.lab.plan.control_netns) as control:
             writes = planting.writes(seed, (index for index in missing if index))
-            Bulk(control, planting.connection).write(writes, done)
+            Bulk(control, etcd).write(writes, done)
         return time.monotonic() - began
 
     def probe(self, endpoints: int) -> Object:

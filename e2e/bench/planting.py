@@ -7,7 +7,6 @@ watches: nobody can tell them apart.
 """
 
 import base64
-import http.client
 import json
 import uuid
 from collections.abc import Iterable, Iterator
@@ -20,10 +19,6 @@ from e2e.kube import Object
 WRITES = 3
 """For each Service."""
 
-_ETCD = "127.0.0.1"
-_ETCD_PORT = 2379
-_TIMEOUT_S = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class Seed:
@@ -32,11 +27,6 @@ class Seed:
     service: Object
     slice: Object
     address: Object
-
-
-def connection() -> http.client.HTTPConnection:
-    """To etcd's JSON gateway, from the control plane's namespace."""
-    return http.client.HTTPConnection(_ETCD, _ETCD_PORT, timeout=_TIMEOUT_S)
 
 
 def writes(seed: Seed, indices: Iterable[int]) -> Iterator[Write]:

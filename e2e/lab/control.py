@@ -20,6 +20,8 @@ ETCD, APISERVER, CONTROLLERS, SCHEDULER = (
     "kube-scheduler",
 )
 COMPONENTS = (ETCD, APISERVER, CONTROLLERS, SCHEDULER)
+ETCD_AT = "127.0.0.1:2379"
+"""In the control plane's namespace; etcd's own default."""
 
 
 def arguments(plan: Addressing, scratch: Scratch) -> Mapping[str, list[str]]:
@@ -33,7 +35,7 @@ def arguments(plan: Addressing, scratch: Scratch) -> Mapping[str, list[str]]:
             "--log-level=warn",
         ],
         APISERVER: [
-            "--etcd-servers=http://127.0.0.1:2379",
+            f"--etcd-servers=http://{ETCD_AT}",
             f"--advertise-address={plan.api4}",
             "--secure-port=6443",
             services,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from e2e.traffic.client.tcp import ANSWER_WITHIN_S
+from e2e.traffic.client.ledger import ANSWER_WITHIN_S
 from e2e.trial import Trial, until
 
 _MET_WITHIN_S = 60.0

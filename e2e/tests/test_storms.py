@@ -11,7 +11,7 @@ from e2e.storms import Storm, StormError, raging
 from e2e.storms.flapper import changes
 from e2e.storms.flapping import slice_of
 from e2e.storms.storm import PATIENCE_S
-from e2e.traffic.client.tcp import ANSWER_WITHIN_S
+from e2e.traffic.client.ledger import ANSWER_WITHIN_S
 from e2e.trial import Trial
 
 pytestmark = pytest.mark.unit

@@ -32,8 +32,7 @@ def pin_programs(compiled: Mapping[str, bytes], maps: Path, programs: Path, abil
                 pin(program.fd, programs / hook.name)
 
         there = [hook for hook in PROGRAMS if hook.name in compiled or hook not in NODE_PROGRAMS]
-        there.sort(
-            key=lambda hook: -len(compiled.get(hook.name, b""))
-        )  # the longest one should not be the last to begin
+        # The longest one should not be the last to begin.
+        there.sort(key=lambda hook: len(compiled.get(hook.name, b"")), reverse=True)
         with ThreadPoolExecutor(min(_MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
             list(pool.map(load, there))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 # Octaves are cut in 16, so that a quantile is never more than 6 % off, whatever its size.
 _CUTS = 16
 _CUT_BITS = 4
-SLOW_S = 1.0
+SLOW_S, ANSWER_WITHIN_S = 1.0, 5.0
 FIRST_PHASE = "start"
 
 

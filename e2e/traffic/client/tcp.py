@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .ledger import Ledger, Tally
+from .ledger import ANSWER_WITHIN_S, Ledger, Tally
 from .loop import READ, WRITE, Loop
 from .targets import GONE, REFUSED, SERVED, Target, kind
 
-ANSWER_WITHIN_S = 5.0
 REOPEN_AFTER_S = 0.5
 
 

@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .ledger import Ledger, Tally
+from .ledger import ANSWER_WITHIN_S, Ledger, Tally
 from .loop import READ, Loop
 from .targets import SERVED, Target, kind
-
-ANSWER_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
