@@ -137,7 +137,8 @@ class Namespaces:
     def bound(self, machine: str, family: int, kind: int, port: int = 0, address: str = "") -> Connection:
         """A socket that is bound, not connected."""
         opened = self.open(machine, socket.AF_INET if family == 4 else socket.AF_INET6, kind)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port:  # of UDP sockets that may share one, the kernel gives some the same that want any
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((address or ANYWHERE[family], port))
         return Connection(opened)
 
