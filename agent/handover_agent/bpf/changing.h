@@ -38,13 +38,12 @@ static __always_inline void leave(
 }
 
 /* Whether the datagrams of a flow wait: not for ever, as the agent that hands it over may have ended. */
-static __always_inline int is_held(const struct flow *flow, const struct packet *packet)
+static __always_inline int is_held(const struct flow *flow)
 {
-	return flow->flags & FLOW_HELD && packet->link_bytes &&
-	       now_ns() - flow->last_seen_ns < HELD_MS * NS_PER_MS;
+	return flow->flags & FLOW_HELD && now_ns() - flow->last_seen_ns < HELD_MS * NS_PER_MS;
 }
 
-/* Has a packet arrive once more at its device, behind those that wait there. (Only frames can.) */
+/* Has a packet arrive once more at its device, behind those that wait there. */
 static __always_inline int hold(const struct __sk_buff *skb)
 {
 	count(COUNT_packet_held);

@@ -51,6 +51,7 @@ static long (*load_network_bytes)(const struct __sk_buff *skb, __u32 offset, voi
 	__u32 start) = (void *)BPF_FUNC_skb_load_bytes_relative;
 static long (*store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 bytes,
 	__u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
+static long (*make_head)(struct __sk_buff *skb, __u32 bytes, __u64 flags) = (void *)BPF_FUNC_skb_change_head;
 static long (*replace_ip_sum)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to,
 	__u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
 static long (*replace_sum)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to,

@@ -10,7 +10,8 @@
 
 #include "packet.h"
 
-#define LOOPBACK 1 /* the number of that device in every network namespace */
+#define ANY_BYTES 1 /* a size that every way takes: nothing is going to be sent */
+#define LOOPBACK  1 /* the number of that device in every network namespace */
 
 /* Whether we sent a packet here. Others have some of the mark's bits, too. */
 static __always_inline int is_ours(const struct __sk_buff *skb)
@@ -18,7 +19,7 @@ static __always_inline int is_ours(const struct __sk_buff *skb)
 	return (skb->mark & MARK_OURS) == MARK_OURS;
 }
 
-/* Asks for the way from `from` to `to` for an IP packet of this size, 0: of any; what the helper returns. */
+/* Asks for the way from `from` to `to` for an IP packet of this size; what the helper returns. 0: it looks by itself. */
 static __always_inline long find_way(struct __sk_buff *skb, const struct packet *packet,
 	const struct address *from, const struct address *to, __u16 bytes, struct bpf_fib_lookup *way)
 {
@@ -38,11 +39,27 @@ static __always_inline long find_way(struct __sk_buff *skb, const struct packet 
 	return fib_lookup(skb, way, sizeof(*way), 0);
 }
 
-/* Gives a frame another receiver's address, if the device's frames have one. */
+/* Gives a packet of a device without link headers one, as redirecting to other devices wants it. */
+static __always_inline int frame(struct __sk_buff *skb, const struct packet *packet)
+{
+	__be16 type = packet->ipv4 ? PROTOCOL_IPV4 : PROTOCOL_IPV6;
+
+	if (packet->link_bytes)
+		return 0;
+	return make_head(skb, ETHERNET_BYTES, 0) || store_bytes(skb, ETHERTYPE_AT, &type, sizeof(type), 0);
+}
+
+/* Has a packet be a frame for `receiver`. Where its headers are is not known any more. */
 static __always_inline int address_frame(
 	struct __sk_buff *skb, const struct packet *packet, const __u8 *receiver)
 {
-	return packet->link_bytes ? store_bytes(skb, 0, receiver, ETHERNET_ADDRESS_BYTES, 0) : 0;
+	return frame(skb, packet) || store_bytes(skb, 0, receiver, ETHERNET_ADDRESS_BYTES, 0);
+}
+
+static __always_inline int not_rewritten(void)
+{
+	count(COUNT_error_packet_not_rewritten);
+	return SHOT;
 }
 
 /*
@@ -53,10 +70,8 @@ static __always_inline int turn_inward(struct __sk_buff *skb, const struct packe
 {
 	const __u8 nobody[ETHERNET_ADDRESS_BYTES] = {};
 
-	if (address_frame(skb, packet, nobody)) {
-		count(COUNT_error_packet_not_rewritten);
-		return SHOT;
-	}
+	if (address_frame(skb, packet, nobody))
+		return not_rewritten();
 	return redirect(LOOPBACK, BPF_F_INGRESS);
 }
 
@@ -70,6 +85,8 @@ static __always_inline int send_to_backend(struct __sk_buff *skb, const struct p
 	switch (find_way(skb, packet, &packet->key.from, backend, bytes, way)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 	case BPF_FIB_LKUP_RET_NO_NEIGH: /* the kernel will ask for it */
+		if (frame(skb, packet))
+			return not_rewritten();
 		return redirect_neigh(way->ifindex, 0, 0, 0);
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED: /* the kernel will cut it in pieces, or say that it cannot */
 		return turn_inward(skb, packet);
@@ -89,22 +106,18 @@ static __always_inline int deliver_to_node(struct __sk_buff *skb, const struct p
 	const struct address *node, const struct address *frontend, struct bpf_fib_lookup *way)
 {
 	skb->mark |= MARK_OURS;
-	if (!packet->link_bytes)
-		return GO_ON;
-	switch (find_way(skb, packet, node, frontend, 0, way)) {
+	switch (find_way(skb, packet, node, frontend, ANY_BYTES, way)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		if (way->ifindex == skb->ifindex)
 			return GO_ON;
 		if (address_frame(skb, packet, way->smac))
-			break;
+			return not_rewritten();
 		return redirect(way->ifindex, BPF_F_INGRESS);
 	case BPF_FIB_LKUP_RET_NOT_FWDED: /* the frontend's address is the node's own: a NodePort */
 		return turn_inward(skb, packet);
 	default:
 		return GO_ON;
 	}
-	count(COUNT_error_packet_not_rewritten);
-	return SHOT;
 }
 
 #endif

@@ -147,7 +147,7 @@ static __always_inline int find_or_open(
 	if (known && known->flags & (FLOW_LEFT | FLOW_HELD)) {
 		if (is_left(known, now))
 			return GO_ON;
-		if (is_held(known, packet) && origin != FROM_NODE)
+		if (is_held(known) && origin != FROM_NODE)
 			return hold(skb);
 		if (known->flags & FLOW_LEFT) {
 			count(COUNT_flow_ended);

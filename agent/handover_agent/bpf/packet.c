@@ -125,7 +125,7 @@ static __always_inline int inward(struct __sk_buff *skb, enum origin origin)
 		back = find_back(&work->packet);
 		if (back && back->flags & FLOW_NODE)
 			return to_client(skb, work, back, HOOK_TO_NODE);
-		if (back && is_held(back, &work->packet))
+		if (back && is_held(back))
 			return hold(skb);
 		if (back) {
 			/* An answer that is translated on its way out: it is not looked up as a request. */

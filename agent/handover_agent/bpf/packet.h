@@ -421,6 +421,9 @@ static __always_inline int parse_plain(const struct __sk_buff *skb, struct packe
 
 	if (data + ETHERNET_BYTES > end || *(const __be16 *)(data + ETHERTYPE_AT) != skb->protocol)
 		return 0;
+	/* It may be that an IP header is at the beginning, and its source's address looks like a type. */
+	if (*(const __u8 *)data >> 4 == (skb->protocol == PROTOCOL_IPV4 ? 4 : 6) && !network_offset(skb))
+		return 0;
 	if (skb->protocol == PROTOCOL_IPV4)
 		found = plain_ipv4(packet, data, end, skb->len);
 	else if (skb->protocol == PROTOCOL_IPV6)

@@ -7,8 +7,8 @@
 All of it is about the network namespace of the calling thread.
 """
 
-from handover_agent.devices.classify import Address, Device, Place, Role, classify, own_ipv4
+from handover_agent.devices.classify import Address, Device, Header, Place, Role, classify, own_ipv4
 from handover_agent.devices.listening import Listener
 from handover_agent.devices.reading import look
 
-__all__ = ["Address", "Device", "Listener", "Place", "Role", "classify", "look", "own_ipv4"]
+__all__ = ["Address", "Device", "Header", "Listener", "Place", "Role", "classify", "look", "own_ipv4"]

@@ -22,6 +22,10 @@ _SEEN_BY_MASTER = frozenset({"bond", "team", "openvswitch"})
 _CARRIERS = frozenset({"", "bond", "team", "vlan", "macvlan", "ipvlan", "macsec", "openvswitch"})
 """Physical devices have no kind. `openvswitch` is the switch's own port, on which the node has its address."""
 _TUNNELS = frozenset({"vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan", "bareudp", "l2tp_eth"})
+_WITHOUT_HEADERS = frozenset(
+    {"", "wireguard", "ovpn", "tun", "ppp", "wwan", "rmnet", "ipip", "sit", "ip6tnl", "vti", "vti6", "xfrm"}
+)
+"""Kinds of devices to other machines whose packets may begin with the IP header."""
 _PAIRS = frozenset({"veth", "netkit"})
 _LEFT = {
     "bridge": "a bridge: its ports have the programs, conntrack has seen what it sees",
@@ -32,6 +36,15 @@ _LEFT = {
 }
 _PAIR_BITS = 2
 """A subnet of two bits or less has room for two ends; more is a network that the node is a member of."""
+
+
+class Header(StrEnum):
+    """What is before the IP header of a device's packets, where programs see them."""
+
+    ETHERNET = "ethernet"
+    NONE = "none"
+    OTHER = "other"
+    """Of InfiniBand, say, or what GRE may put there."""
 
 
 class Role(StrEnum):
@@ -74,8 +87,7 @@ class Device:
     name: str
     kind: str = ""
     """IFLA_INFO_KIND; "" for a physical one."""
-    ethernet: bool = True
-    """Whether its packets have an Ethernet header."""
+    header: Header = Header.ETHERNET
     loopback: bool = False
     member_of: str = ""
     """Its master's kind: bridge, bond, ...; "" without a master."""
@@ -130,8 +142,10 @@ def _role(device: Device) -> tuple[Role, str, bool]:
     if device.loopback:
         return Role.ITSELF, "what the node sends to itself", False
     uplink = _uplink(device)
-    if not device.ethernet:
-        return Role.NONE, "its packets have no Ethernet header, the programs need one", bool(uplink)
+    if device.header is Header.OTHER:
+        return Role.NONE, "its packets have a link header that is not Ethernet's", bool(uplink)
+    if device.header is Header.NONE and device.kind in _WITHOUT_HEADERS:
+        return Role.OUTSIDE, uplink or "connects this machine with others, without link headers", False
     if device.member_of in _SEEN_BY_MASTER:
         return Role.NONE, f"its {device.member_of} has the programs", False
     if device.kind in _LEFT:

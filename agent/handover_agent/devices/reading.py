@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from handover_agent.devices.classify import Address, Device, Place, classify
+from handover_agent.devices.classify import Address, Device, Header, Place, classify
 from handover_agent.rtnetlink import Message, RouteSocket, attribute, attributes, text
 from handover_agent.table import ip_bytes
 
@@ -20,7 +20,12 @@ _SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _OIF, _MULTIPATH = 4, 9
 _UNICAST = 1
-_ARPHRD_ETHER = 1
+_HEADERS = dict.fromkeys((1, 772), Header.ETHERNET) | dict.fromkeys(  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+    # ARPHRD_PPP, _RAWIP, _TUNNEL, _TUNNEL6, _SIT, _NONE: where the kernel takes packets without a link header, but
+    # for GRE, whose devices have one on the way out if they have no peer. Source: dev_is_mac_header_xmit().
+    (512, 519, 768, 769, 776, 0xFFFE),
+    Header.NONE,
+)
 _IFF_LOOPBACK = 0x8
 
 
@@ -67,7 +72,7 @@ def parse(links: Sequence[Message], addresses: Sequence[Message], routes: Sequen
                 index=index,
                 name=text(values.get(_IFNAME, b"")),
                 kind=text(info.get(_INFO_KIND, b"")),
-                ethernet=hardware == _ARPHRD_ETHER,
+                header=_HEADERS.get(hardware, Header.OTHER),
                 loopback=bool(flags & _IFF_LOOPBACK),
                 peer_elsewhere=_LINK_NETNSID in values,
                 addresses=tuple(carried.get(index, ())),

@@ -131,9 +131,9 @@ def other_pod(pods_network: tuple[str, str], shared_cgroup: Path) -> Iterator[po
 
 
 @pytest.fixture(scope="session")
-def bare_machines() -> Iterator[node.Namespaces]:
-    """A node without programs, and what is around it."""
-    with node.machines(f"ba{os.getpid()}") as made:
+def bare_machines(request: pytest.FixtureRequest) -> Iterator[node.Namespaces]:
+    """A node without programs, and what is around it; see `node.links`."""
+    with node.machines(f"ba{os.getpid()}", getattr(request, "param", True)) as made:
         yield made
 
 
@@ -201,9 +201,11 @@ def packet_programs(bpffs: Path, shared_datapath: Datapath, packet_compiled: dic
 
 
 @pytest.fixture(scope="session")
-def machines(packet_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[node.Namespaces]:
-    """A node with the packet path's programs, and what is around it."""
-    with node.machines(f"pk{os.getpid()}") as made:
+def machines(
+    request: pytest.FixtureRequest, packet_programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[node.Namespaces]:
+    """A node with the packet path's programs, and what is around it; see `node.links`."""
+    with node.machines(f"pk{os.getpid()}", getattr(request, "param", True)) as made:
         for device, ingress, egress in (
             *((device, "from_outside", "from_node") for device in ("out0", "eth0")),
             *((port, "from_pod", "outward") for port in ("port-a", "port-b")),

@@ -4,8 +4,8 @@
                                        cni0 10.244.1.1
                              port-a ── a 10.244.1.2    b 10.244.1.3 ── port-b
 
-The pods, the nodes and the client have sockets of this process: a socket stays in the namespace where it was made.
-Servers answer from a thread.
+The node's own devices, out0 and eth0, may be ones without link headers instead. The pods, the nodes and the client
+have sockets of this process: a socket stays in the namespace where it was made. Servers answer from a thread.
 """
 
 import asyncio
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from handover_agent.packetpath import rules
+from tests.datapath import cable
 from tests.datapath.pods import TCP, run
 
 PORT = 8080  # where the pods' servers listen
@@ -35,6 +37,14 @@ PODS = {
 INSIDE = {4: "192.0.2.1", 6: "2001:db8:2::1"}  # the node's address for the other node
 OTHER_NODE = {4: "192.0.2.2", 6: "2001:db8:2::2"}
 ANYWHERE = {4: "0.0.0.0", 6: "::"}
+
+
+def links(fixture: str) -> pytest.MarkDecorator:
+    """Tests with the node's own devices of both sorts, of the machines that a fixture makes."""
+    return pytest.mark.parametrize(fixture, [True, False], ids=["ethernet", "no-headers"], indirect=True)
+
+
+LINKS = links("machines")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
@@ -137,9 +147,11 @@ class Namespaces:
     def bound(self, machine: str, family: int, kind: int, port: int = 0, address: str = "") -> Connection:
         """A socket that is bound, not connected."""
         opened = self.open(machine, socket.AF_INET if family == 4 else socket.AF_INET6, kind)
-        if port:  # of UDP sockets that may share one, the kernel gives some the same that want any
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((address or ANYWHERE[family], port))
+        if not port:  # of UDP sockets that may share one, the kernel would give some the same
+            opened.bind((address or ANYWHERE[family], 0))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port:
+            opened.bind((address or ANYWHERE[family], port))
         return Connection(opened)
 
     def connect(self, machine: str, kind: int, address: str, port: int, from_port: int = 0) -> Connection:
@@ -277,7 +289,7 @@ _SYSCTL = (
 
 
 @contextmanager
-def machines(prefix: str) -> Iterator[Namespaces]:
+def machines(prefix: str, link_headers: bool = True) -> Iterator[Namespaces]:
     """The whole topology, with servers on every pod, and no programs."""
     with ExitStack() as stack:
         names = ("client", "node", "node2", "a", "b")
@@ -288,6 +300,20 @@ def machines(prefix: str) -> Iterator[Namespaces]:
         stack.callback(made.close)
         for machine in names:
             made.run(machine, "sysctl", "-qw", *_SYSCTL)
+        if link_headers:
+            made.ip(
+                "node",
+                (
+                    f"link add {device} type veth peer name eth0 netns {made.name(machine)}"
+                    for device, machine in _OWN
+                ),
+            )
+        else:
+            stack.enter_context(
+                cable.joined(
+                    *((_end(made, "node", device), _end(made, machine, "eth0")) for device, machine in _OWN)
+                )
+            )
         _wire(made)
         subprocess.run(
             ["nsenter", f"--net=/run/netns/{made.name('node')}", "nft", "-f", "-"],
@@ -302,13 +328,20 @@ def machines(prefix: str) -> Iterator[Namespaces]:
         yield made
 
 
+_OWN = (("out0", "client"), ("eth0", "node2"))
+"""The node's own devices, and the machines at the other ends."""
+
+
+def _end(made: Namespaces, machine: str, device: str) -> cable.End:
+    with made.inside(machine):
+        return cable.End.open(device)
+
+
 def _wire(made: Namespaces) -> None:
     made.ip(
         "node",
         [
             "link set lo up",
-            f"link add out0 type veth peer name eth0 netns {made.name('client')}",
-            f"link add eth0 type veth peer name eth0 netns {made.name('node2')}",
             f"link add port-a type veth peer name eth0 netns {made.name('a')}",
             f"link add port-b type veth peer name eth0 netns {made.name('b')}",
             "link add cni0 type bridge forward_delay 0 mcast_snooping 0",

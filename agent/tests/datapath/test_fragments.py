@@ -4,7 +4,7 @@ import pytest
 from handover_agent.marks import Mark
 from handover_agent.table import Backend, FrontendFlags, ip_bytes
 from tests.datapath.frames import TCP, UDP, Read, ip, network, read, tcp, udp
-from tests.datapath.node import NODES, PODS, PORT, Namespaces, text
+from tests.datapath.node import LINKS, NODES, PODS, PORT, Namespaces, text
 from tests.datapath.pods import UDP as DATAGRAM
 from tests.datapath.pods import VIPS
 from tests.datapath.rig import Rig
@@ -144,6 +144,7 @@ def test_options_behind_the_fragment_header_are_passed_over(trial: Trial, trial_
         assert read(trial("from_pod", packet).packet, whole=False).target == BACKENDS[6]
 
 
+@LINKS
 @FAMILIES
 @pytest.mark.parametrize("size", [1400, 8000, 60000])
 @pytest.mark.parametrize("backend", ["b", "c"], ids=["same-node", "other-node"])

@@ -17,7 +17,7 @@ from handover_agent.packetpath import handing
 from handover_agent.packetpath.handing import Handed
 from handover_agent.table import Backend, FrontendFlags, ip_bytes
 from tests.datapath import standing_in
-from tests.datapath.node import NODES, PODS, PORT, Connection, Namespaces, text
+from tests.datapath.node import NODES, PODS, PORT, Connection, Namespaces, links, text
 from tests.datapath.pods import TCP, UDP, VIPS
 from tests.datapath.rig import Rig
 from tests.datapath.standing_in import STREAM_PORT, streams
@@ -63,6 +63,7 @@ def opened(net: Namespaces, tables: Rig, way: str, family: int, kind: int) -> Co
     return net.connect(machine, kind, address, port)
 
 
+@links("bare_machines")
 @FAMILIES
 @KINDS
 @pytest.mark.parametrize("way", WAYS)
@@ -113,6 +114,7 @@ STREAMS: tuple[tuple[str, dict[int, str], int, str, FrontendFlags], ...] = (
 )
 
 
+@links("bare_machines")
 @FAMILIES
 def test_datagrams_that_flow_meanwhile_are_not_lost_and_their_ends_stay(
     net: Namespaces, own: Datapath, tables: Rig, kube_proxy: None, family: int

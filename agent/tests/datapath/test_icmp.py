@@ -19,7 +19,7 @@ from tests.datapath.frames import (
     tcp,
     udp,
 )
-from tests.datapath.node import NODES, PODS, PORT, Namespaces, text
+from tests.datapath.node import LINKS, NODES, PODS, PORT, Namespaces, text
 from tests.datapath.pods import TCP as STREAM
 from tests.datapath.pods import UDP as DATAGRAM
 from tests.datapath.pods import VIPS
@@ -178,6 +178,7 @@ def test_what_quotes_something_else_is_left_alone(trial: Trial, trial_rig: Rig, 
     assert trial("outward", bytes(nonsense)).verdict == SHOT
 
 
+@LINKS
 @FAMILIES
 @pytest.mark.parametrize("backend", ["b", "c"], ids=["same-node", "other-node"])
 def test_a_closed_port_of_a_backend_is_a_refusal_and_no_time_out(
@@ -194,6 +195,7 @@ def test_a_closed_port_of_a_backend_is_a_refusal_and_no_time_out(
         assert rig.counted()["packet_error_restored"] >= 1
 
 
+@LINKS
 @FAMILIES
 @pytest.mark.parametrize("machine", ["a", "client"])
 def test_a_narrow_path_behind_the_node_is_found_out(
@@ -214,6 +216,7 @@ def test_a_narrow_path_behind_the_node_is_found_out(
             net.run(asker, "ip", "-6" if family == 6 else "-4", "route", "flush", "cache")
 
 
+@LINKS
 @pytest.mark.parametrize("through", ["a pod's port", "outside, masqueraded"])
 def test_a_narrow_path_to_the_client_is_told_to_the_backend(net: Namespaces, rig: Rig, through: str) -> None:
     machine, address, port = (

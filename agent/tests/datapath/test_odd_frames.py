@@ -1,18 +1,15 @@
 """Odd frames and devices: what only the kernel can hand to the programs."""
 
-import fcntl
-import os
-import select
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from handover_agent.table import Backend, ip_bytes
+from tests.datapath.cable import End
 from tests.datapath.frames import TCP, UDP, ethernet, ip, read, tcp, udp
-from tests.datapath.node import PODS, PORT, Namespaces
+from tests.datapath.node import PODS, PORT, Namespaces, text
 from tests.datapath.rig import Rig
 
 pytestmark = pytest.mark.datapath
@@ -56,23 +53,38 @@ def test_packets_with_a_vlan_tag_are_left_to_the_vlans_device(net: Namespaces, r
 
 
 @pytest.fixture
-def tunnel(net: Namespaces, packet_programs: Path) -> Iterator[int]:
-    """A device of the node without link headers, like WireGuard's; what is written arrives on it."""
+def tunnel(net: Namespaces, packet_programs: Path) -> Iterator[End]:
+    """A device of the node without link headers, like WireGuard's."""
     with net.inside("node"):
-        opened = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(opened, 0x400454CA, struct.pack("16sH22x", b"tunnel", 0x1001))  # TUNSETIFF: TUN, NO_PI
+        end = End.open("tunnel")
     net.ip("node", ["address add 198.18.7.1/24 dev tunnel", "link set tunnel up"])
-    net.attach("node", "tunnel", packet_programs / "from_outside", packet_programs / "outward")
-    yield opened
-    os.close(opened)
+    net.attach("node", "tunnel", packet_programs / "from_outside", packet_programs / "from_node")
+    yield end
+    end.close()
 
 
-def test_a_device_without_link_headers_is_served(net: Namespaces, rig: Rig, tunnel: int) -> None:
-    os.write(tunnel, ip(UDP, "198.18.7.2", FRONTENDS[4], udp(40000, 80, b"?")))
-    found = b"\x60"
-    while found[0] >> 4 == 6:  # router solicitations
-        assert select.select([tunnel], [], [], 5)[0], "no answer in 5 s"
-        found = os.read(tunnel, 2000)
-    answer = read(found)
-    assert (answer.source, answer.source_port) == (FRONTENDS[4], 80)
-    assert answer.data[8:].startswith(f"{PODS['b'][4]}:{PORT}".encode())
+LIKE_FRAMES = ("8.0.69.1", 32768, "1.0.0.10", 17), ("2001:db8:86dd:6000::1100:2", 40000, FRONTENDS[6], 80)
+"""Whose IP packets could be read as frames with other IP packets in them."""
+
+
+@pytest.mark.parametrize(
+    ("source", "source_port", "frontend", "port"),
+    [
+        ("198.18.7.2", 40000, FRONTENDS[4], 80),
+        ("2001:db8:7::2", 40000, FRONTENDS[6], 80),
+        *LIKE_FRAMES,
+    ],
+)
+def test_a_device_without_link_headers_is_served(
+    net: Namespaces, rig: Rig, tunnel: End, source: str, source_port: int, frontend: str, port: int
+) -> None:
+    backend = PODS["b"][6 if ":" in source else 4]
+    net.ip("node", [f"route add {source} dev tunnel", f"route add blackhole {frontend}"])
+    rig.expose(frontend, port, [Backend(ip_bytes(backend), PORT)])
+    tunnel.send(ip(UDP, source, frontend, udp(source_port, port, b"?" * 500)))
+    answer = read(tunnel.receive())
+    while answer.protocol != UDP:  # router solicitations
+        answer = read(tunnel.receive())
+    assert (answer.source, answer.source_port, answer.port) == (frontend, port, source_port)
+    assert text(backend, PORT).encode() in answer.data
+    net.ip("node", [f"route del blackhole {frontend}"])

@@ -8,11 +8,11 @@ import pytest
 from handover_agent.table import Backend, FrontendFlags, ip_bytes, ip_text
 from tests.datapath import frames
 from tests.datapath.frames import icmp_error, ip, udp
-from tests.datapath.node import INSIDE, NODES, PODS, PORT, Namespaces, family_of, text
+from tests.datapath.node import INSIDE, LINKS, NODES, PODS, PORT, Namespaces, family_of, text
 from tests.datapath.pods import TCP, UDP, VIPS
 from tests.datapath.rig import Rig
 
-pytestmark = pytest.mark.datapath
+pytestmark = [pytest.mark.datapath, LINKS]
 
 NODE_PORT = 30080
 NOBODY = 9999

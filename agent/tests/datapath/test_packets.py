@@ -8,6 +8,7 @@ from tests.datapath.node import (
     BRIDGES,
     CLIENTS,
     INSIDE,
+    LINKS,
     NODES,
     PODS,
     PORT,
@@ -17,7 +18,7 @@ from tests.datapath.node import (
 from tests.datapath.pods import TCP, UDP, VIPS
 from tests.datapath.rig import Rig
 
-pytestmark = pytest.mark.datapath
+pytestmark = [pytest.mark.datapath, LINKS]
 
 NODE_PORT = 30080
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from handover_agent.devices.classify import Address, Device, Role, address, classify, own_ipv4
+from handover_agent.devices.classify import Address, Device, Header, Role, address, classify, own_ipv4
 
 pytestmark = pytest.mark.unit
 
@@ -13,7 +13,7 @@ NIC, LINK_LOCAL = ("192.0.2.7/24", "2001:db8::7/64"), ("fe80::1/64",)
 # what the device is called, its kind, and what else is true of it → its role
 NODES: dict[str, list[tuple[str, str, dict[str, object], Role]]] = {
     "bridge CNI": [
-        ("lo", "", {"loopback": True, "ethernet": False, "on": ("127.0.0.1/8", "::1/128")}, ITSELF),
+        ("lo", "", {"loopback": True, "on": ("127.0.0.1/8", "::1/128")}, ITSELF),
         ("eth0", "", {"on": NIC, "default_route": True}, OUTSIDE),
         ("cni0", "bridge", {"on": ("10.244.1.1/24",)}, NONE),
         ("veth1234", "veth", {"member_of": "bridge", "peer_elsewhere": True}, POD),
@@ -22,7 +22,7 @@ NODES: dict[str, list[tuple[str, str, dict[str, object], Role]]] = {
     ],
     "flannel": [
         ("flannel.1", "vxlan", {"on": ("10.244.1.0/32",)}, OUTSIDE),
-        ("flannel-wg", "wireguard", {"ethernet": False, "on": ("10.244.1.0/32",)}, NONE),
+        ("flannel-wg", "wireguard", {"header": Header.NONE, "on": ("10.244.1.0/32",)}, OUTSIDE),
     ],
     "ptp": [
         ("eth0", "", {"on": NIC, "default_route": True}, OUTSIDE),
@@ -34,7 +34,7 @@ NODES: dict[str, list[tuple[str, str, dict[str, object], Role]]] = {
         ("ens5", "", {"on": NIC, "default_route": True}, OUTSIDE),
         ("cali0a1b", "veth", {"peer_elsewhere": True, "on": LINK_LOCAL}, POD),
         ("cali0a1c", "veth", {"peer_elsewhere": True, "on": ("169.254.1.1/16",)}, POD),
-        ("tunl0", "ipip", {"ethernet": False, "on": ("10.244.9.1/32",)}, NONE),
+        ("tunl0", "ipip", {"header": Header.NONE, "on": ("10.244.9.1/32",)}, OUTSIDE),
         ("vxlan.calico", "vxlan", {"on": ("10.244.9.2/32",)}, OUTSIDE),
         ("kube-ipvs0", "dummy", {"on": ("10.96.0.1/32",)}, NONE),
         ("nodelocaldns", "dummy", {"on": ("169.254.20.10/32",)}, NONE),
@@ -74,9 +74,22 @@ NODES: dict[str, list[tuple[str, str, dict[str, object], Role]]] = {
         ("eth0", "", {"member_of": "openvswitch"}, NONE),
         ("vethpod", "veth", {"member_of": "openvswitch", "peer_elsewhere": True}, NONE),
     ],
+    "members of a private network": [
+        (
+            "wg0",
+            "wireguard",
+            {"header": Header.NONE, "on": ("192.0.2.7/24",), "default_route": True},
+            OUTSIDE,
+        ),
+        ("tailscale0", "tun", {"header": Header.NONE, "on": ("100.64.0.7/32",)}, OUTSIDE),
+        ("ppp0", "ppp", {"header": Header.NONE, "on": ("192.0.2.7/32",)}, OUTSIDE),
+        ("wwan0", "", {"header": Header.NONE}, OUTSIDE),
+    ],
     "odd ones": [
         ("ifb0", "ifb", {}, NONE),
-        ("ib0", "", {"ethernet": False, "on": NIC}, NONE),
+        ("ib0", "", {"header": Header.OTHER, "on": NIC}, NONE),
+        ("gre1", "gre", {"header": Header.OTHER}, NONE),
+        ("newkind1", "newkind", {"header": Header.NONE}, NONE),
         ("macvlan0", "macvlan", {"on": NIC}, OUTSIDE),
         ("gretap1", "gretap", {}, OUTSIDE),
         ("newkind0", "newkind", {}, NONE),
@@ -102,19 +115,20 @@ def test_a_device_has_the_programs_that_it_needs(
 
 
 @pytest.mark.parametrize(
-    ("kind", "on", "concern"),
+    ("kind", "header", "on", "concern"),
     [
-        ("wireguard", ("192.0.2.7/24",), True),
-        ("wireguard", ("10.244.1.0/32",), False),
-        ("newkind", ("192.0.2.7/24",), False),
+        ("", Header.OTHER, ("192.0.2.7/24",), True),
+        ("", Header.OTHER, ("10.244.1.0/32",), False),
+        ("newkind", Header.ETHERNET, ("192.0.2.7/24",), True),
+        ("newkind", Header.NONE, ("192.0.2.7/24",), True),
+        ("newkind", Header.NONE, (), False),
     ],
 )
 def test_a_network_that_cannot_be_served_from_is_a_concern(
-    kind: str, on: tuple[str, ...], concern: bool
+    kind: str, header: Header, on: tuple[str, ...], concern: bool
 ) -> None:
-    device = made("wg0", kind, {"ethernet": kind != "wireguard", "on": on})
-    assert classify(device).concern is (concern or kind == "newkind")
-    assert classify(device).role is NONE
+    place = classify(made("x0", kind, {"header": header, "on": on}))
+    assert (place.role, place.concern) == (NONE, concern)
 
 
 def test_an_address_names_a_network_when_others_fit_in_it() -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from handover_agent.devices import Listener, Role, look
+from handover_agent.devices import Header, Listener, Role, look
 from tests.node.netns import Namespace, Pod, run
 
 pytestmark = pytest.mark.datapath
@@ -30,6 +30,7 @@ def test_a_node_of_real_devices_is_read_as_it_is(node: Namespace) -> None:
     outer = Namespace()
     run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "up0", "netns", outer.path)
     run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+    run("ip", "tuntap", "add", "tun0", "mode", "tun")
     run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "up1", "netns", outer.path)
     run("ip", "link", "set", "eth1", "up")
     run("ip", "addr", "add", "198.18.0.1/32", "dev", "eth1")
@@ -41,6 +42,7 @@ def test_a_node_of_real_devices_is_read_as_it_is(node: Namespace) -> None:
     assert roles() == {
         "eth0": Role.OUTSIDE,
         "eth1": Role.POD,
+        "tun0": Role.OUTSIDE,
         "inner0": Role.NONE,
         "inner1": Role.NONE,
         "cni0": Role.NONE,
@@ -50,7 +52,12 @@ def test_a_node_of_real_devices_is_read_as_it_is(node: Namespace) -> None:
     run("ip", "route", "add", "default", "nexthop", "dev", "eth1", "nexthop", "dev", "pod1")
     assert (roles()["eth1"], roles()["pod1"]) == (Role.OUTSIDE, Role.OUTSIDE)
     (port,) = [place.device for place in look() if place.device.name == "port1"]
-    assert (port.member_of, port.kind, port.peer_elsewhere, port.ethernet) == ("bridge", "veth", True, True)
+    assert (port.member_of, port.kind, port.peer_elsewhere, port.header) == (
+        "bridge",
+        "veth",
+        True,
+        Header.ETHERNET,
+    )
     pod.inside.close()
     outer.close()
 

@@ -33,9 +33,9 @@ def test_a_device_that_lacks_its_program_is_named_with_it() -> None:
 
 
 def test_a_device_by_which_traffic_comes_in_unserved_is_told_of() -> None:
-    tunnel = Place(Device(9, "wg0"), Role.NONE, "its packets have no Ethernet header", concern=True)
+    tunnel = Place(Device(9, "ib0"), Role.NONE, "its packets have another header", concern=True)
     assert devices_text([OWN, tunnel], EVERYWHERE) == (
-        "on eth0 and 0 pods; what comes in by these is not served: wg0 (its packets have no Ethernet header)",
+        "on eth0 and 0 pods; what comes in by these is not served: ib0 (its packets have another header)",
         True,
     )
 
