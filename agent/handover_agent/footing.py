@@ -214,7 +214,9 @@ class KernelRules:
         await self._thread(keeper.remove)
 
     async def ensure_path(self) -> None:
-        await self._thread(path_rules.ensure)
+        table, _, local = self._table(0)
+        served = {key.port for key in table if key.protocol is Protocol.UDP and key.address in local}
+        await self._thread(path_rules.ensure, path_rules.free_ports(served))
 
     async def remove_path(self) -> None:
         await self._thread(path_rules.remove)

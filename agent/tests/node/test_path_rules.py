@@ -84,6 +84,9 @@ def test_a_marked_flow_gets_the_nodes_address_and_a_port_that_is_no_node_port(
     assert CLIENT[family] not in {address for address, _ in seen}
     assert all(1024 <= port < 30000 for _, port in seen)
     assert len({port for _, port in seen}) > 10, "ports are drawn at random"
+    others = rules.free_ports({2000, 30000, 60000})
+    rules.ensure(others)
+    assert all(asked(client, server, family, kind)[1] in others for _ in range(10))
 
 
 @both_kinds
@@ -130,6 +133,10 @@ def test_the_table_comes_once_stays_whole_and_goes_completely(node: Namespace) -
         assert not rules.present()
         rules.ensure()
         assert run("nft", "list", "ruleset") == whole
+    rules.ensure(range(40000, 50000))
+    assert (rules.present(), rules.present(range(40000, 50000))) == (False, True)
+    rules.ensure()
+    assert run("nft", "list", "ruleset") == whole
     rules.remove()
     assert run("nft", "list", "ruleset") == before
 
