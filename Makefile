@@ -45,8 +45,8 @@ node: .venv/.up-to-date ## kube-proxy's real rules: inspected, snapshot, flushed
 	export KUBE_PROXY=$$($(PYTHON) -m e2e.lab binaries)/kube-proxy; $(PYTEST) -m node $(PYTEST_ARGS)
 
 .PHONY: e2e
-e2e: .venv/.up-to-date ## Migrations of a real cluster under traffic, with faults
-	@$(MAKE) --no-print-directory e2e-control e2e-traffic
+e2e: .venv/.up-to-date ## Migrations of a real cluster under traffic, with faults; every behaviour beside kube-proxy
+	@$(MAKE) --no-print-directory e2e-control e2e-traffic behaviours
 
 # One after the other: each takes most of two cores by itself, and what is starved looks like what is lost. A label before
 # each line; who labels outlives an interruption, so that the tests can say how they clean up.
@@ -59,7 +59,7 @@ e2e-traffic: .venv/.up-to-date
 
 .PHONY: behaviours
 behaviours: .venv/.up-to-date ## Every behaviour in a cluster with both modes of kube-proxy and ours, the same questions to all
-	$(PYTEST) -v -m e2e e2e/tests/behaviours $(PYTEST_ARGS)
+	$(PYTEST) -v -m e2e e2e/tests/behaviours $(PYTEST_ARGS) | (trap '' INT TERM; sed -u 's/^/[behaviours] /')
 
 .PHONY: storms
 storms: .venv/.up-to-date ## Migrations while pods roll, endpoints flap, agents die and devices come and go; not part of test

@@ -84,13 +84,13 @@ class DyingAgents(Storm):
             return current and all(status.get(count) == len(self._nodes) for count in counts)
 
         until("every agent is of the other version", rolled_out, _ROLLED_OUT_S, self._migration.picture)
+        until(
+            "no node runs programs of the version before",
+            lambda: not any(self._programs(node) & old[node] for node in self._nodes),
+            _SWAPPED_S,
+            self._migration.picture,
+        )
         for node in self._nodes:
-            until(
-                f"{node} runs no programs of the version before",
-                lambda node=node: not self._programs(node) & old[node],  # type: ignore[misc]
-                _SWAPPED_S,
-                self._migration.picture,
-            )
             self._look(node)
 
     def _look(self, node: str) -> None:

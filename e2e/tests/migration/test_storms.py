@@ -5,6 +5,8 @@ cores (docs/behaviours.md).
 """
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from handover_api.proxymigration import Phase
@@ -14,6 +16,7 @@ from e2e.storms import Storm, raging, until_forgotten
 from e2e.storms.agents import DyingAgents
 from e2e.storms.devices import ComingAndGoing
 from e2e.storms.flapping import FlappingEndpoints
+from e2e.storms.openings import Openings, ports_of
 from e2e.storms.rolling import RollingPods
 from e2e.trial import until
 
@@ -23,12 +26,25 @@ STORMS = (RollingPods, FlappingEndpoints, DyingAgents, ComingAndGoing)
 # HANDOVER_E2E_STORMS=RollingPods,DyingAgents lets only some of them rage, to find out whose fault something is.
 CHOSEN = os.environ.get("HANDOVER_E2E_STORMS", "")
 _WAY_S = 600.0
+_OPENINGS = Path("build/e2e/openings.txt")
 
 
 @pytest.fixture
 def storms(migration: Migration) -> list[Storm]:
     chosen = CHOSEN.split(",") if CHOSEN else [kind.__name__ for kind in STORMS]
     return [kind(migration.trial) for kind in STORMS if kind.__name__ in chosen]
+
+
+@pytest.fixture(autouse=True)
+def openings(migration: Migration) -> Iterator[None]:
+    """How far connections came that were lost is written down."""
+    with Openings([(node.name, node.netns) for node in migration.trial.lab.nodes]) as recorded:
+        yield
+        ports = ports_of(migration.trial.traffic.report().failures)
+    if ports:
+        _OPENINGS.parent.mkdir(parents=True, exist_ok=True)
+        _OPENINGS.write_text("".join(f"{opening}\n" for opening in recorded.of(ports)))
+        print(f"ports {ports}: see {_OPENINGS}")
 
 
 def test_nothing_is_lost_while_pods_roll_endpoints_flap_agents_die_and_devices_come_and_go(
