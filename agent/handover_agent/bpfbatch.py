@@ -8,6 +8,8 @@ import ctypes
 import errno
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from handover_agent import bpfmap, bpfsys
 from handover_agent.bpfsys import BpfError, Command
@@ -44,6 +46,24 @@ def read_hash(fd: int, key_bytes: int, value_bytes: int, batch: bool = True) -> 
         value = bpfmap.lookup(fd, key, value_bytes)
         if value is not None:
             yield key, value
+
+
+def read_pinned(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Every key with its value of the hash map that is pinned there; none if none is."""
+    try:
+        descriptor = bpfsys.obj_get(path)
+    except FileNotFoundError:
+        return
+    with descriptor as opened:
+        info = bpfmap.map_info(opened.fd)
+        yield from read_hash(opened.fd, info.key_bytes, info.value_bytes)
+
+
+def delete_pinned(path: Path, keys: Sequence[bytes]) -> None:
+    """Remove every key from the map that is pinned there, if there is one."""
+    if keys:
+        with suppress(FileNotFoundError), bpfsys.obj_get(path) as opened:
+            delete(opened.fd, keys)
 
 
 def read_array(fd: int, start: int, count: int, value_bytes: int, batch: bool = True) -> list[bytes]:

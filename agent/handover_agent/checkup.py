@@ -72,7 +72,7 @@ def _agent(settings: Settings) -> Finding:
 def _datapath(settings: Settings, record: Record, serving: bool) -> list[Finding]:
     datapath = Datapath(settings.pins, settings.cgroup or find_cgroup_anywhere(settings.cgroup_search))
     try:
-        state, counters, translated = datapath.state(), datapath.counters(), datapath.translated()
+        state, counters, translated = datapath.state(), datapath.counters(), datapath.remembered.translated()
     except OSError as error:
         return [Finding(False, "datapath", f"cannot be read: {error}")]
     words = [name for name in ("loaded", "attached", "accepting") if getattr(state, name)]

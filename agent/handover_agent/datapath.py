@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handover_agent import (
-    bpfbatch,
     bpfmap,
     bpfsys,
     devices,
@@ -23,23 +22,22 @@ from handover_agent import (
     layouts,
     links,
     loader,
-    pressure,
+    pinnedsettings,
     takeover,
 )
 from handover_agent.bpffs import NoBpffs, Pins, filesystem
 from handover_agent.bpfsys import DatapathError
-from handover_agent.conntrack import ConntrackError, Serving
-from handover_agent.entries import Note, unpack_flow
+from handover_agent.conntrack import ConntrackError
+from handover_agent.entries import unpack_flow
 from handover_agent.features import Features
 from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
-from handover_agent.packetpath import attaching, handing, left
+from handover_agent.packetpath import attaching, handing
 from handover_agent.packetpath.attaching import NotAttached
 from handover_agent.packetpath.points import Direction, Point
-from handover_agent.packetpath.stale import stale_flows
-from handover_agent.sockets import noted
-from handover_agent.table import FrontendKey, Protocol
+from handover_agent.remembered import Remembered
+from handover_agent.table import Protocol
 
 __all__ = [
     "Datapath",
@@ -56,9 +54,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _DEFAULT = Sizes()
-_LEFT_BEHIND = ("reverse", "forward", "sockets", "flows", "fragments", "clients", "stranded")
-"""Maps about connections and pods, of which nobody sees any more whether they go on."""
-_CROWDED = 0.75
 _ANSWERS_S = 3.0
 """Answers that take longer are rare, and lost only to sockets that are not connected."""
 
@@ -118,6 +113,7 @@ class Datapath:
     def __init__(self, pins: Path, cgroup: Path) -> None:
         self._pins = Pins(pins)
         self._cgroup = cgroup
+        self.remembered = Remembered(self._pins)
 
     def probe_features(self) -> Features:
         """What the kernel can do, found by trying. Raises BpfError when capabilities are missing."""
@@ -287,103 +283,6 @@ class Datapath:
                 found[name] = layout.sum_counter(raw)
         return found
 
-    def translated(self, protocol: Protocol | None = None) -> int:
-        """How many reverse entries there are (of a protocol): open sockets' translated destinations.
-
-        TCP connections go on without us once they are set up (their peer's name apart); UDP sockets that are
-        not connected need us as long as they are used. An MPTCP connection's entry stays when it is closed, as
-        the kernel tells of the user's sockets only, until it is the least recently used: do not wait for TCP.
-        """
-        try:
-            descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
-        except FileNotFoundError:
-            return 0
-        with descriptor as reverse:
-            info = bpfmap.map_info(reverse.fd)
-            entries = bpfbatch.read_hash(reverse.fd, info.key_bytes, info.value_bytes)
-            return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
-
-    def watch_stranded(self, serving: Serving) -> bool:
-        """Have the packet path note connected UDP sockets that send to a backend which serves no more, as long as there
-        may be any; whether it does. Raises BpfError.
-        """
-        wanted = noted.may_be(self._pins.maps, serving)
-        if not (self._pins.maps / "settings").exists():
-            return False
-        with self._pins.locked(make=False):
-            raw = self._read_settings()
-            if not raw:
-                return False  # unloaded just now
-            if wanted and not layout.unpack_noting(raw):
-                noted.take(self._pins.maps)  # nobody has waited for what was noted some other time
-            if wanted is not layout.unpack_noting(raw):
-                own = layout.unpack_own_ipv4(raw)
-                self._write_settings(layout.pack_settings(layout.unpack_settings(raw), own, wanted))
-        return wanted
-
-    def noted_stranded(self) -> list[Note]:
-        """Whom the packet path has noted since the last call. Raises BpfError."""
-        return noted.take(self._pins.maps)
-
-    def forget_udp_flows(self, serving: Serving) -> int:
-        """Remove the packet path's UDP flows to backends that serve no more; how many. Raises BpfError."""
-        try:
-            descriptor = bpfsys.obj_get(self._pins.maps / "flows")
-        except FileNotFoundError:
-            return 0
-        with descriptor as flows:
-            info = bpfmap.map_info(flows.fd)
-            gone = stale_flows(bpfbatch.read_hash(flows.fd, info.key_bytes, info.value_bytes), serving)
-            bpfbatch.delete(flows.fd, gone)
-            return len(gone)
-
-    def keep_left(self, serving: Serving | None = None) -> int:
-        """Leave to conntrack the UDP flows that it translates, as long as it does (`packetpath.left`); how many.
-
-        With `serving`: of those whose backend serves. Raises BpfError, ConntrackError.
-        """
-        try:
-            with self.maps() as maps:
-                services = {
-                    FrontendKey(key.address, key.port, key.protocol): value.service_id
-                    for key, value in maps.read_frontends().items()
-                    if key.protocol is Protocol.UDP
-                }
-        except NotLoaded:
-            return 0
-        return left.keep(self._pins.maps / "flows", services, serving)
-
-    def forget_left(self) -> None:
-        """Leave none to it any more: before nothing keeps it translating. Raises BpfError."""
-        left.forget(self._pins.maps / "flows")
-
-    def pressure(self) -> dict[str, float]:
-        """How full the maps are that programs write (see `pressure`); {}: not loaded. Raises BpfError."""
-        return pressure.ratios(self._pins.maps)
-
-    def forget_addresses(self) -> None:
-        """Forget whose addresses pods have when there are many of them: some are gone, and the others are noted anew
-        with their next connection. Raises BpfError.
-        """
-        try:
-            descriptor = bpfsys.obj_get(self._pins.maps / "clients")
-        except FileNotFoundError:
-            return
-        with descriptor as clients:
-            info = bpfmap.map_info(clients.fd)
-            noted = [key for key, _ in bpfbatch.read_hash(clients.fd, info.key_bytes, info.value_bytes)]
-            if len(noted) >= _CROWDED * info.max_entries:
-                bpfbatch.delete(clients.fd, noted)
-
-    def translated_capacity(self) -> int:
-        """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""
-        try:
-            descriptor = bpfsys.obj_get(self._pins.maps / "reverse")
-        except FileNotFoundError:
-            return 0
-        with descriptor as reverse:
-            return bpfmap.map_info(reverse.fd).max_entries
-
     def maps(self) -> PinnedMaps:
         """Frontends and backends for the reconciler, or NotLoaded. After an unload and a load, ask again."""
         try:
@@ -393,7 +292,7 @@ class Datapath:
 
     def _keep_left(self) -> None:
         try:
-            self.keep_left()
+            self.remembered.keep_left()
         except (ConntrackError, OSError) as error:  # new connections must be served all the same
             log.warning(
                 "conntrack cannot be asked: its UDP flows are given other backends",
@@ -408,14 +307,13 @@ class Datapath:
         if links.read_links(self._pins.links):
             links.detach(self._pins.links, OUTWARD)
             attaching.detach(self._pins.devices, (Direction.INGRESS,))
-            if self.translated(Protocol.UDP):
+            if self.remembered.translated(Protocol.UDP):
                 answers()
         links.detach(self._pins.links)
         attaching.detach(self._pins.devices)
         for directory in (self._pins.links, self._pins.devices):
             self._pins.remove(directory)
-        for name in _LEFT_BEHIND:
-            self._clear(name)
+        self.remembered.forget()
 
     def _hand_over(self, found: str, maps: Path) -> None:
         """Give the flows in maps of a layout to conntrack, if we can read them."""
@@ -442,11 +340,7 @@ class Datapath:
 
     def _align(self, version: str) -> list[str]:
         how, places = attaching.means(self._pins.devices, features.tcx()), devices.look()
-        own = devices.own_ipv4(places)
-        raw = self._read_settings()
-        if raw and layout.unpack_own_ipv4(raw) != own:
-            accepting, noting = layout.unpack_settings(raw), layout.unpack_noting(raw)
-            self._write_settings(layout.pack_settings(accepting, own, noting))
+        pinnedsettings.write_own_ipv4(self._pins.maps, devices.own_ipv4(places))
         return attaching.align(how, self._pins.programs(version), places)
 
     def _align_behind(self, programs: Path, points: Collection[Point]) -> list[str]:
@@ -457,17 +351,6 @@ class Datapath:
     def _raise(problems: list[str]) -> None:
         if problems:
             raise NotAttached(problems)
-
-    def _clear(self, name: str) -> None:
-        for maps in self._pins.layouts.values():
-            try:
-                descriptor = bpfsys.obj_get(maps / name)
-            except FileNotFoundError:
-                continue
-            with descriptor as cleared:
-                info = bpfmap.map_info(cleared.fd)
-                entries = bpfbatch.read_hash(cleared.fd, info.key_bytes, info.value_bytes)
-                bpfbatch.delete(cleared.fd, [key for key, _ in entries])
 
     def _attached(self) -> bool:
         try:
@@ -500,26 +383,12 @@ class Datapath:
         return versions[-1]
 
     def _read_accepting(self) -> bool:
-        return any(map(takeover.is_accepting, self._pins.layouts.values()))
+        return any(map(pinnedsettings.is_accepting, self._pins.layouts.values()))
 
     def _write_accepting(self, accepting: bool) -> None:
         for maps in [self._pins.in_force] if accepting else self._pins.layouts.values():
             with contextlib.suppress(FileNotFoundError):
-                takeover.write_accepting(maps, accepting)
-
-    def _read_settings(self) -> bytes:
-        """Those of our layout; empty when there are none."""
-        try:
-            opened = bpfsys.obj_get(self._pins.maps / "settings")
-        except FileNotFoundError:
-            return b""
-        with opened as settings:
-            length = bpfmap.map_info(settings.fd).value_bytes
-            return bpfmap.lookup(settings.fd, layout.pack_index(0), length) or b""
-
-    def _write_settings(self, raw: bytes) -> None:
-        with bpfsys.obj_get(self._pins.maps / "settings") as settings:
-            bpfmap.update(settings.fd, layout.pack_index(0), raw)
+                pinnedsettings.write_accepting(maps, accepting)
 
     def _check_cgroup(self) -> None:
         if (

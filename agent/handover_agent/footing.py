@@ -115,42 +115,44 @@ class KernelDatapath:
         return Programs(state.loaded, state.attached, state.accepting)
 
     async def translated_udp(self) -> int:
-        return await self._thread(self._datapath.translated, Protocol.UDP)
+        return await self._thread(self._datapath.remembered.translated, Protocol.UDP)
 
     async def translated(self) -> int:
         """All sockets that are translated, for the status."""
-        return await self._thread(self._datapath.translated)
+        return await self._thread(self._datapath.remembered.translated)
 
     async def pressure(self) -> dict[str, float]:
         """How full the maps are that programs write."""
-        return await self._thread(self._datapath.pressure)
+        return await self._thread(self._datapath.remembered.pressure)
 
     async def forget_addresses(self) -> None:
         """As `Datapath.forget_addresses`."""
-        await self._thread(self._datapath.forget_addresses)
+        await self._thread(self._datapath.remembered.forget_addresses)
 
     async def counters(self) -> dict[str, int]:
         return await self._thread(self._datapath.counters)
 
     async def forget_udp_flows(self, serving: Serving) -> int:
         """Remove the packet path's UDP flows to endpoints that are gone; how many."""
-        return await self._strays(self._datapath.forget_udp_flows, serving)
+        return await self._strays(self._datapath.remembered.forget_udp_flows, serving)
 
     async def watch_stranded(self, serving: Serving) -> bool:
         """As `Datapath.watch_stranded`."""
-        return await self._strays(self._datapath.watch_stranded, serving)
+        return await self._strays(self._datapath.remembered.watch_stranded, serving)
 
     async def keep_left(self, serving: Serving) -> int:
         """Leave to conntrack the UDP flows that it translates, as long as it does; how many."""
-        return await self._strays(self._datapath.keep_left, serving)
+        return await self._strays(self._datapath.remembered.keep_left, serving)
 
     async def forget_left(self) -> None:
         """Leave none to it any more."""
-        await self._strays(self._datapath.forget_left)
+        await self._strays(self._datapath.remembered.forget_left)
 
     async def tell_stranded(self, serving: Serving) -> int:
         """Tell connected UDP sockets that have sent to an endpoint which is gone; how many."""
-        return await self._strays(lambda: refuse(stranded(self._datapath.noted_stranded(), serving)))
+        return await self._strays(
+            lambda: refuse(stranded(self._datapath.remembered.noted_stranded(), serving))
+        )
 
 
 class KernelRules:

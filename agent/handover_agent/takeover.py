@@ -21,13 +21,13 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from handover_agent import bpfmap, links
+from handover_agent import bpfmap, links, pinnedsettings
 from handover_agent.bpffs import LayoutMismatch, Pins, create
 from handover_agent.bpfmap import MapInfo
 from handover_agent.bpfsys import obj_get, pin
 from handover_agent.carrying import Carrier
 from handover_agent.enlarging import AGENTS
-from handover_agent.layout import LAYOUT, MapSpec, pack_index, unpack_settings, with_accepting
+from handover_agent.layout import LAYOUT, MapSpec, pack_index, with_accepting
 from handover_agent.layouts import CannotConvert, NoWay, Way, way
 from handover_agent.packetpath import attaching
 from handover_agent.packetpath.attaching import NotAttached
@@ -132,28 +132,9 @@ def finish(pins: Pins, how: Attaching) -> None:
 
 def change_over(older: Path, newer: Path) -> None:
     """From now on new connections are the newer programs'. There is no moment at which they are nobody's."""
-    if is_accepting(older):
-        write_accepting(newer, True)
-        write_accepting(older, False)
-
-
-def is_accepting(maps: Path) -> bool:
-    """Whether new connections are accepted, by the maps of whatever layout; no when there are none."""
-    try:
-        opened = obj_get(maps / "settings")
-    except FileNotFoundError:
-        return False
-    with opened as settings:
-        raw = bpfmap.lookup(settings.fd, pack_index(0), bpfmap.map_info(settings.fd).value_bytes)
-    return raw is not None and unpack_settings(raw)
-
-
-def write_accepting(maps: Path, accepting: bool) -> None:
-    """What the settings begin with, of whatever layout. Raises FileNotFoundError."""
-    with obj_get(maps / "settings") as settings:
-        info = bpfmap.map_info(settings.fd)
-        before = bpfmap.lookup(settings.fd, pack_index(0), info.value_bytes) or bytes(info.value_bytes)
-        bpfmap.update(settings.fd, pack_index(0), with_accepting(before, accepting))
+    if pinnedsettings.is_accepting(older):
+        pinnedsettings.write_accepting(newer, True)
+        pinnedsettings.write_accepting(older, False)
 
 
 def _check(older: Path, route: Way) -> None:

@@ -125,9 +125,9 @@ def told(datapath: Datapath) -> None:
             client.connect((_VIP, _PORT))
             client.settimeout(30)
             maps.write_frontends({frontend: FrontendValue(2, 1, 3)})
-            looking = datapath.watch_stranded({frontend: {other}})
+            looking = datapath.remembered.watch_stranded({frontend: {other}})
             client.send(b"?")
-            notes = datapath.noted_stranded()
+            notes = datapath.remembered.noted_stranded()
             found = [note.source.port for note in notes] == [client.getsockname()[1]]
             say("connection", what="of a UDP socket found", ok=looking and found)
             refuse(notes)

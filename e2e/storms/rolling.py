@@ -11,6 +11,7 @@ from e2e.storms.storm import Storm
 from e2e.traffic.deploy import NAMESPACE
 from e2e.trial import until
 
+UDP_PORT, PODS_UDP_PORT = 81, 8081
 _NAME = "rolling"
 # So long a pod serves after it was told to end. An agent that was killed just then has to be back by that time: what it
 # wrote before goes on serving, but hears no news.
@@ -76,7 +77,11 @@ def deployment(replicas: int) -> Object:
         "name": "server",
         "image": BASE,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", "exec agnhost netexec --http-port=8080 --udp-port=8081 >/dev/null 2>&1"],
+        "command": [
+            "sh",
+            "-c",
+            f"exec agnhost netexec --http-port=8080 --udp-port={PODS_UDP_PORT} >/dev/null 2>&1",
+        ],
         "env": [{"name": "GOMAXPROCS", "value": "1"}],
         "lifecycle": {"preStop": {"sleep": {"seconds": _GOES_ON_S}}},
         "readinessProbe": {
@@ -104,7 +109,7 @@ def service() -> Object:
     """Their Service, with NodePorts."""
     ports = [
         {"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"},
-        {"name": "udp", "port": 81, "targetPort": 8081, "protocol": "UDP"},
+        {"name": "udp", "port": UDP_PORT, "targetPort": PODS_UDP_PORT, "protocol": "UDP"},
     ]
     return {
         "apiVersion": "v1",

@@ -4,7 +4,6 @@ The other side of bpf/stranded.h. A note is made once; taking it away makes room
 socket's next datagram.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from handover_agent import bpfbatch, bpfmap, layout
@@ -30,24 +29,12 @@ def may_be(maps: Path, serving: Serving) -> bool:
 
     with forward:
         return may_be_stranded(
-            (unpack_reverse(*entry) for entry in _read(maps, "reverse")), serving, used_now
+            (unpack_reverse(*entry) for entry in bpfbatch.read_pinned(maps / "reverse")), serving, used_now
         )
 
 
 def take(maps: Path) -> list[Note]:
     """The notes made since the last call. Raises BpfError."""
-    entries = list(_read(maps, NOTES))
-    if entries:
-        with obj_get(maps / NOTES) as notes:
-            bpfbatch.delete(notes.fd, [key for key, _ in entries])
+    entries = list(bpfbatch.read_pinned(maps / NOTES))
+    bpfbatch.delete_pinned(maps / NOTES, [key for key, _ in entries])
     return [unpack_note(*entry) for entry in entries]
-
-
-def _read(maps: Path, name: str) -> Iterator[tuple[bytes, bytes]]:
-    try:
-        descriptor = obj_get(maps / name)
-    except FileNotFoundError:
-        return
-    with descriptor as opened:
-        info = bpfmap.map_info(opened.fd)
-        yield from bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes)

@@ -75,13 +75,13 @@ def test_a_socket_that_connects_again_is_left_alone_wholly(rig: Rig, pod: Pod) -
 
 def test_what_is_translated_is_counted_by_protocol(rig: Rig, pod: Pod) -> None:
     rig.serve(VIP, backends(4, (0,)))
-    before = {protocol: rig.datapath.translated(protocol) for protocol in Protocol}
+    before = {protocol: rig.datapath.remembered.translated(protocol) for protocol in Protocol}
     connection, asking = pod.tcp(VIP), pod.udp()
     asking.ask(VIP)
-    after = {protocol: rig.datapath.translated(protocol) for protocol in Protocol}
+    after = {protocol: rig.datapath.remembered.translated(protocol) for protocol in Protocol}
     assert after == {p: n + (p in (Protocol.TCP, Protocol.UDP)) for p, n in before.items()}
     connection.close()
-    assert rig.datapath.translated(Protocol.TCP) == before[Protocol.TCP]
+    assert rig.datapath.remembered.translated(Protocol.TCP) == before[Protocol.TCP]
 
 
 def test_accepting_again_serves_new_connections(rig: Rig, pod: Pod) -> None:

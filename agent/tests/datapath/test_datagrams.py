@@ -184,13 +184,13 @@ def forward_entries(bpffs: Path) -> int:
 def test_closing_a_socket_forgets_all_that_it_talked_to(rig: Rig, pod: Pod, bpffs: Path) -> None:
     rig.serve(VIP, backends(4, (0,)))
     rig.serve(OTHER_VIP, backends(4, (1,)))
-    before, forward_before = rig.datapath.translated(), forward_entries(bpffs)
+    before, forward_before = rig.datapath.remembered.translated(), forward_entries(bpffs)
     asking = pod.udp()
     for address in (VIP, OTHER_VIP, VIP):
         asking.ask(address)
-    assert rig.datapath.translated() == before + 2
+    assert rig.datapath.remembered.translated() == before + 2
     asking.close()
-    assert (rig.datapath.translated(), forward_entries(bpffs)) == (before, forward_before)
+    assert (rig.datapath.remembered.translated(), forward_entries(bpffs)) == (before, forward_before)
     assert rig.counted()["released"] == 2
 
 

@@ -82,12 +82,12 @@ def test_maps_grow_under_load_and_nobody_notices(
 def test_what_programs_write_is_the_very_same_map(serving: Datapath, own_pod: Pod, bpffs: Path) -> None:
     socket = own_pod.udp()
     assert socket.ask(VIP) == BACKEND
-    translated = serving.translated()
+    translated = serving.remembered.translated()
     assert translated > 0
     grow(serving, table())
-    assert serving.translated() == translated
+    assert serving.remembered.translated() == translated
     assert socket.ask(VIP) == BACKEND
-    assert serving.translated() == translated
+    assert serving.remembered.translated() == translated
     assert capacities(Pins(bpffs / "own").maps) == {
         **{name: getattr(LARGE, name) for name in enlarging.AGENTS},
         "flows": 64,
@@ -96,11 +96,11 @@ def test_what_programs_write_is_the_very_same_map(serving: Datapath, own_pod: Po
 
 
 def test_how_full_the_maps_of_programs_are_is_counted(serving: Datapath, own_pod: Pod) -> None:
-    assert set(serving.pressure().values()) == {0.0}
+    assert set(serving.remembered.pressure().values()) == {0.0}
     sockets = [own_pod.udp() for _ in range(4)]
     for socket in sockets:
         assert socket.ask(VIP) == BACKEND
-    found = serving.pressure()
+    found = serving.remembered.pressure()
     assert (found["reverse"], found["forward"], found["affinity"]) == (4 / 64, 4 / 64, 0)
 
 
@@ -123,7 +123,7 @@ def test_maps_that_are_not_there_cannot_grow(own: Datapath) -> None:
         own.make_larger(LARGE)
     with pytest.raises(NotLoaded):
         own.sizes()
-    assert own.pressure() == {}
+    assert own.remembered.pressure() == {}
 
 
 def test_prepared_maps_that_were_never_taken_are_removed_by_the_next_load(

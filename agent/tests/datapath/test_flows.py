@@ -570,7 +570,7 @@ def test_datagrams_leave_a_backend_that_answers_but_serves_no_more(
         talk.answer(talk.open())
     rig.expose(FRONTENDS[family][0], 80, backends(family)[2:3])
     frontend = FrontendKey(ip_bytes(FRONTENDS[family][0]), 80, UDP)
-    assert trial_datapath.forget_udp_flows({frontend: set(backends(family)[1:3])}) == 2
+    assert trial_datapath.remembered.forget_udp_flows({frontend: set(backends(family)[1:3])}) == 2
     assert reached(stays.open()) == (BACKENDS[family][1], 8080)
     assert reached(leaves.open()) == (BACKENDS[family][2], 8080)
 

@@ -85,7 +85,7 @@ def test_so_does_one_that_began_while_the_programs_stood_ready(
         assert before.server == text(PODS["b"][4], PORT)
         own.set_accepting(True)
         assert [asking.ask() for _ in range(3)] == [before] * 3
-        own.keep_left()
+        own.remembered.keep_left()
         (flow,) = tables.flows()
         assert flow.other == Backend(ip_bytes(PODS["b"][4]), PORT), "conntrack told"
         assert [asking.ask() for _ in range(3)] == [before] * 3
@@ -97,7 +97,7 @@ def test_what_conntrack_has_forgotten_is_ours(net: Namespaces, own: Datapath, ta
         own.attach()
         assert left(tables) == 1
         net.run("node", "conntrack", "-F")
-        own.keep_left()
+        own.remembered.keep_left()
         assert left(tables) == 0
         assert asking.ask().server == text(PODS["c"][4], PORT)
 
@@ -108,9 +108,9 @@ def test_before_nothing_keeps_it_translating_all_are_ours(
     with client(net, "client", 4) as asking:
         asking.ask()
         own.attach()
-        own.forget_left()
+        own.remembered.forget_left()
         assert asking.ask().server == text(PODS["c"][4], PORT)
-        own.keep_left()
+        own.remembered.keep_left()
         assert asking.ask().server == text(PODS["c"][4], PORT), "what is ours stays ours"
 
 
@@ -121,8 +121,8 @@ def test_a_client_of_a_backend_that_serves_no_more_is_ours(
     with client(net, "client", 4) as asking:
         asking.ask()
         own.attach()
-        assert own.forget_udp_flows(serving) == 1
-        own.keep_left(serving)
+        assert own.remembered.forget_udp_flows(serving) == 1
+        own.remembered.keep_left(serving)
         assert asking.ask().server == text(PODS["c"][4], PORT)
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from handover_agent import bpfmap, bpfsys, devices, features, layout, loader
+from handover_agent import bpfmap, bpfsys, devices, features, layout, loader, pinnedsettings
 from handover_agent.bpffs import LayoutMismatch, NoBpffs
 from handover_agent.datapath import Datapath, DatapathState, NotCgroup2, NotLoaded, UnsupportedKernel
 from handover_agent.devices import Device, Place, Role
@@ -119,7 +119,7 @@ def test_the_address_that_stands_for_the_loopback_one_follows_the_devices(
 
 def test_what_is_asked_of_an_absent_datapath(own: Datapath, bpffs: Path) -> None:
     assert own.counters() == {}
-    assert own.translated() == 0
+    assert own.remembered.translated() == 0
     for asked in (own.maps, own.attach, lambda: own.set_accepting(True)):
         with pytest.raises(NotLoaded, match="load it first"):
             asked()
@@ -130,18 +130,17 @@ def test_whoever_looks_while_it_is_unloaded_leaves_nothing(
     own: Datapath, bpffs: Path, no_compiler: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own.load()
-    there, waited = Path.exists, list[Path]()
+    noting, waited = pinnedsettings.is_noting, list[Path]()
 
-    def unloaded_afterwards(path: Path) -> bool:
-        found = there(path)
-        if path.name == "settings" and not waited:
-            waited.append(path)
+    def unloaded_afterwards(maps: Path) -> bool | None:
+        found = noting(maps)
+        if not waited:
+            waited.append(maps)
             own.unload()
         return found
 
-    monkeypatch.setattr(Path, "exists", unloaded_afterwards)
-    assert not own.watch_stranded({})
-    monkeypatch.undo()
+    monkeypatch.setattr(pinnedsettings, "is_noting", unloaded_afterwards)
+    assert not own.remembered.watch_stranded({})
     assert waited
     assert not bpffs.joinpath("own").exists()
 
@@ -212,7 +211,7 @@ def test_sizes_count_for_new_maps_only(own: Datapath, no_compiler: None) -> None
     own.load(frontends=1000, backends=2000)
     with own.maps() as maps:
         assert (maps.frontend_capacity, maps.backend_capacity) == (100, 200)
-    assert own.translated_capacity() == Sizes().sockets
+    assert own.remembered.translated_capacity() == Sizes().sockets
 
 
 def test_killed_at_any_point_of_load_and_attach_the_next_run_goes_on(
@@ -429,9 +428,9 @@ def test_detaching_forgets_what_was_translated(own: Datapath, own_pod: Pod, no_c
         rig.serve(VIP, backends(4, (0,)))
     connection, asking = own_pod.tcp(VIP), own_pod.udp()
     assert asking.ask(VIP) == BACKEND
-    assert own.translated() == 2
+    assert own.remembered.translated() == 2
     own.detach()
-    assert own.translated() == 0
+    assert own.remembered.translated() == 0
     assert connection.answer() == BACKEND  # its packets never needed us
     connection.send()
     assert connection.answer() == BACKEND
@@ -452,7 +451,8 @@ def test_three_capabilities_are_enough(own: Datapath, own_pod: Pod, bpffs: Path,
     script = (
         "import sys; from pathlib import Path; from handover_agent.datapath import Datapath;"
         "d = Datapath(Path(sys.argv[1]), Path(sys.argv[2])); d.probe_features(); d.load();"
-        "d.attach(); d.counters(); m = d.maps(); m.read_frontends(); d.translated(); d.watch_stranded({}); d.noted_stranded();"
+        "d.attach(); d.counters(); m = d.maps(); m.read_frontends(); r = d.remembered;"
+        "r.translated(); r.watch_stranded({}); r.noted_stranded();"
         "d.set_accepting(False);"
         "d.detach(); d.attach();"
         "d.unload(); d.load(); d.attach(); print(d.state())"

@@ -255,7 +255,7 @@ def test_a_pods_address_is_noted_when_its_kernel_opens_a_connection_to_anywhere(
 def test_noted_addresses_are_forgotten_when_there_are_many_and_when_nobody_looks_any_more(
     own: Datapath, no_compiler: None, bpffs: Path
 ) -> None:
-    own.forget_addresses()  # nothing is there yet
+    own.remembered.forget_addresses()  # nothing is there yet
     small = dict.fromkeys(
         ("frontends", "backends", "sockets", "affinity", "flows", "fragments", "sources"), 64
     )
@@ -263,7 +263,7 @@ def test_noted_addresses_are_forgotten_when_there_are_many_and_when_nobody_looks
     with Rig(own, bpffs / "own" / f"maps-{LAYOUT}") as rig:
         for room in (5, 6):
             rig.note_addresses({bytes(15) + bytes([i]): i for i in range(room)})
-            own.forget_addresses()
+            own.remembered.forget_addresses()
             assert len(rig.addresses()) == (5 if room == 5 else 0)
         rig.note_addresses({bytes(16): 1})
         own.detach(answers=lambda: None)

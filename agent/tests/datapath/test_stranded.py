@@ -36,8 +36,8 @@ def backend(pod: str, family: int) -> Backend:
 @pytest.fixture
 def start(net: node.Namespaces, shared_cgroup: Path, datapath: Datapath) -> Iterator[Start]:
     """Starts processes on the machines, whose sockets the datapath sees; nothing is noted before a test asks for it."""
-    datapath.watch_stranded({})
-    datapath.noted_stranded()
+    datapath.remembered.watch_stranded({})
+    datapath.remembered.noted_stranded()
     with ExitStack() as stack:
         yield lambda machine: stack.enter_context(pods.Pod(net.name(machine), shared_cgroup))
 
@@ -103,7 +103,7 @@ def sends(datapath: Datapath, socket: pods.RemoteSocket) -> list[Note]:
     """What is noted when the socket sends; the backend that serves no more is still there, and answers."""
     socket.send()
     socket.answer()
-    return datapath.noted_stranded()
+    return datapath.remembered.noted_stranded()
 
 
 def tell(net: node.Namespaces, notes: list[Note]) -> int:
@@ -131,7 +131,7 @@ def test_a_socket_whose_backend_serves_no_more_is_told_and_finds_another_one(
     service.has(gone)
     socket = connected(start(machine), vip)
     service.has(there)
-    assert datapath.watch_stranded(service.serving(there))
+    assert datapath.remembered.watch_stranded(service.serving(there))
     (note,) = sends(datapath, socket)
     assert (note.destination, note.frontend) == (gone, Backend(ip_bytes(plain), pods.SERVICE_PORT))
     assert tell(net, stranded([note], service.serving(there))) == 1
@@ -143,8 +143,8 @@ def test_a_socket_whose_backend_serves_no_more_is_told_and_finds_another_one(
     socket.connect(vip)
     socket.send()
     assert ip_text(there.address) in socket.answer()
-    assert datapath.noted_stranded() == []
-    assert not datapath.watch_stranded(service.serving(there))
+    assert datapath.remembered.noted_stranded() == []
+    assert not datapath.remembered.watch_stranded(service.serving(there))
 
 
 @both_families
@@ -160,13 +160,13 @@ def test_no_other_socket_is_told_anything(
     kept = connected(process, vip)
     direct = process.udp(family)
     direct.connect(ip_text(gone.address), gone.port)
-    assert datapath.watch_stranded(service.serving(there))
+    assert datapath.remembered.watch_stranded(service.serving(there))
     for socket, its in ((kept, there), (direct, gone)):
         socket.send()
         assert ip_text(its.address) in socket.answer()
     assert ip_text(there.address) in unconnected.ask(vip)
     assert ip_text(gone.address) in unconnected.ask(ip_text(gone.address), gone.port)
-    assert datapath.noted_stranded() == []
+    assert datapath.remembered.noted_stranded() == []
     assert tell(net, sends(datapath, lost)) == 1
     with pytest.raises(pods.Refused):
         lost.answer()
@@ -182,15 +182,15 @@ def test_it_is_told_again_as_long_as_it_stays(
 ) -> None:
     moved = move(family)
     for _ in range(3):
-        assert datapath.watch_stranded(moved.serving)
+        assert datapath.remembered.watch_stranded(moved.serving)
         for _ in range(3):
             moved.socket.send()
             moved.socket.answer()
-        assert tell(net, datapath.noted_stranded()) == 1, "once, however much it sends"
+        assert tell(net, datapath.remembered.noted_stranded()) == 1, "once, however much it sends"
         with pytest.raises(pods.Refused):
             moved.socket.answer()
     moved.socket.close()
-    assert not datapath.watch_stranded(moved.serving)
+    assert not datapath.remembered.watch_stranded(moved.serving)
 
 
 def test_nothing_is_looked_at_while_nobody_can_be_stranded(
@@ -200,24 +200,24 @@ def test_nothing_is_looked_at_while_nobody_can_be_stranded(
     service = Service(rig, vip)
     service.has(gone)
     socket = connected(start("a"), vip)
-    assert not datapath.watch_stranded(service.serving(gone))
+    assert not datapath.remembered.watch_stranded(service.serving(gone))
     service.has(there)
     assert sends(datapath, socket) == []
-    assert datapath.watch_stranded(service.serving(there))
+    assert datapath.remembered.watch_stranded(service.serving(there))
     assert len(sends(datapath, socket)) == 1
     socket.disconnect()
     socket.ask(vip)
-    assert not datapath.watch_stranded(service.serving(there)), "its next datagram goes elsewhere"
+    assert not datapath.remembered.watch_stranded(service.serving(there)), "its next datagram goes elsewhere"
 
 
 def test_what_was_noted_some_other_time_is_nobodys_any_more(datapath: Datapath, move: Move) -> None:
     moved = move(4)
-    datapath.watch_stranded(moved.serving)
+    datapath.remembered.watch_stranded(moved.serving)
     moved.socket.send()
     moved.socket.answer()
-    assert not datapath.watch_stranded({})
-    assert datapath.watch_stranded(moved.serving)
-    assert datapath.noted_stranded() == []
+    assert not datapath.remembered.watch_stranded({})
+    assert datapath.remembered.watch_stranded(moved.serving)
+    assert datapath.remembered.noted_stranded() == []
 
 
 def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
@@ -231,9 +231,9 @@ def test_a_service_without_any_endpoint_or_that_is_gone_strands_nobody(
     socket, lost = (connected(process, vip) for vip in pods.VIPS[4])
     other.has(there)
     none = service.serving()
-    assert not datapath.watch_stranded({})
-    assert not datapath.watch_stranded(none)
-    assert datapath.watch_stranded({**none, **other.serving(there)})
+    assert not datapath.remembered.watch_stranded({})
+    assert not datapath.remembered.watch_stranded(none)
+    assert datapath.remembered.watch_stranded({**none, **other.serving(there)})
     rig.expose(pods.VIPS[4][0], pods.SERVICE_PORT, [], protocols=(Protocol.UDP,))
     assert sends(datapath, socket) == []
     rig.withdraw(pods.VIPS[4][0], pods.SERVICE_PORT)
@@ -254,8 +254,8 @@ def test_a_backend_that_only_gets_no_new_connections_keeps_its_sockets(
     for each in (service, other):
         each.has(there)
     serving = service.serving(old, there)
-    assert not datapath.watch_stranded(serving)
-    assert datapath.watch_stranded({**serving, **other.serving(there)})
+    assert not datapath.remembered.watch_stranded(serving)
+    assert datapath.remembered.watch_stranded({**serving, **other.serving(there)})
     assert stranded(sends(datapath, socket), serving) == []
 
 
@@ -265,11 +265,11 @@ def test_many_sockets_are_all_told(datapath: Datapath, rig: Rig, net: node.Names
     service.has(gone)
     sockets = [connected(process, vip) for _ in range(300)]
     service.has(there)
-    assert datapath.watch_stranded(service.serving(there))
+    assert datapath.remembered.watch_stranded(service.serving(there))
     for socket in sockets:
         socket.send()
         socket.answer()
-    assert tell(net, datapath.noted_stranded()) == 300
+    assert tell(net, datapath.remembered.noted_stranded()) == 300
     for socket in sockets:
         with pytest.raises(pods.Refused):
             socket.answer()
@@ -281,9 +281,9 @@ def test_large_datagrams_are_noticed_too(datapath: Datapath, move: Move, family:
     moved = move(family)
     if segment:
         moved.socket.option(Protocol.UDP, _UDP_SEGMENT, segment)
-    assert datapath.watch_stranded(moved.serving)
+    assert datapath.remembered.watch_stranded(moved.serving)
     moved.socket.send("?" * 4000)
-    (note,) = datapath.noted_stranded()
+    (note,) = datapath.remembered.noted_stranded()
     assert note.destination == moved.gone
 
 
@@ -291,25 +291,25 @@ def test_one_that_was_not_noted_for_want_of_room_is_noted_when_it_sends_again(
     datapath: Datapath, rig: Rig, move: Move, bpffs: Path
 ) -> None:
     moved = move(4)
-    assert datapath.watch_stranded(moved.serving)
+    assert datapath.remembered.watch_stranded(moved.serving)
     with bpfsys.obj_get(bpffs / "shared" / f"maps-{layout.LAYOUT}" / "stranded") as notes:
         for number in range(layout.STRANDED_ROOM):
             bpfmap.update(notes.fd, number.to_bytes(40, "big"), bytes(20))
     moved.socket.send()
     moved.socket.answer()
     assert rig.counted()["stranded_not_noted"] == 1
-    assert len(datapath.noted_stranded()) == layout.STRANDED_ROOM
+    assert len(datapath.remembered.noted_stranded()) == layout.STRANDED_ROOM
     assert len(sends(datapath, moved.socket)) == 1
 
 
 def test_accepting_and_noting_are_set_apart(datapath: Datapath, move: Move) -> None:
     moved = move(4)
-    assert datapath.watch_stranded(moved.serving)
+    assert datapath.remembered.watch_stranded(moved.serving)
     datapath.set_accepting(False)
     assert len(sends(datapath, moved.socket)) == 1
     datapath.set_accepting(True)
     assert len(sends(datapath, moved.socket)) == 1
-    datapath.watch_stranded({})
+    datapath.remembered.watch_stranded({})
     assert datapath.state().accepting
     assert sends(datapath, moved.socket) == []
 
@@ -318,7 +318,7 @@ def test_telling_needs_no_more_than_raw_sockets(
     datapath: Datapath, net: node.Namespaces, move: Move, tmp_path: Path
 ) -> None:
     moved = move(4)
-    datapath.watch_stranded(moved.serving)
+    datapath.remembered.watch_stranded(moved.serving)
     (tmp_path / "lost").write_bytes(pickle.dumps(sends(datapath, moved.socket)))
     script = (
         "import pickle, sys; from pathlib import Path; from handover_agent.sockets.refusal import refuse;"
@@ -345,6 +345,6 @@ def test_flows_to_a_gone_backend_leave_the_kernels_map(datapath: Datapath, bpffs
     with bpfsys.obj_get(bpffs / "shared" / f"maps-{layout.LAYOUT}" / "flows") as flows:
         for row in (*lost, (kept, value)):
             bpfmap.update(flows.fd, *row)
-        assert datapath.forget_udp_flows({DNS: {THERE}}) == 2
+        assert datapath.remembered.forget_udp_flows({DNS: {THERE}}) == 2
         assert list(bpfmap.keys(flows.fd, len(kept))) == [kept]
         bpfmap.delete(flows.fd, kept)

@@ -220,7 +220,7 @@ def test_where_new_connections_are_left_to_others_they_still_are_and_sockets_kee
         assert serving.state() == DatapathState(True, True, False, serving.wanted_version())
         assert asking.ask() == said
         assert socket.ask(SOCKET_VIP) == chosen
-        assert serving.translated() == 1
+        assert serving.remembered.translated() == 1
         assert own_pod.tcp(SOCKET_VIP).answer() == f"{SOCKET_VIP}:80"
 
 
@@ -243,7 +243,7 @@ def test_sockets_that_are_closed_while_they_are_moved_leave_nothing_behind(
         monkeypatch.setattr(bpfmap, name, closing)
     take_over(serving)
     assert not left
-    assert serving.translated() == 0
+    assert serving.remembered.translated() == 0
     with bpfsys.obj_get(serving._pins.maps / "forward") as forward:
         assert not list(bpfmap.keys(forward.fd, 32))
 

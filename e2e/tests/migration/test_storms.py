@@ -16,8 +16,8 @@ from e2e.storms import Storm, raging, until_forgotten
 from e2e.storms.agents import DyingAgents
 from e2e.storms.devices import ComingAndGoing
 from e2e.storms.flapping import FlappingEndpoints
-from e2e.storms.openings import Openings, ports_of
-from e2e.storms.rolling import RollingPods
+from e2e.storms.recording import Recording, ports_of
+from e2e.storms.rolling import PODS_UDP_PORT, UDP_PORT, RollingPods
 from e2e.trial import until
 
 pytestmark = pytest.mark.storms
@@ -26,7 +26,7 @@ STORMS = (RollingPods, FlappingEndpoints, DyingAgents, ComingAndGoing)
 # HANDOVER_E2E_STORMS=RollingPods,DyingAgents lets only some of them rage, to find out whose fault something is.
 CHOSEN = os.environ.get("HANDOVER_E2E_STORMS", "")
 _WAY_S = 600.0
-_OPENINGS = Path("build/e2e/openings.txt")
+_RECORDED = Path("build/e2e/recorded.txt")
 
 
 @pytest.fixture
@@ -36,15 +36,16 @@ def storms(migration: Migration) -> list[Storm]:
 
 
 @pytest.fixture(autouse=True)
-def openings(migration: Migration) -> Iterator[None]:
-    """How far connections came that were lost is written down."""
-    with Openings([(node.name, node.netns) for node in migration.trial.lab.nodes]) as recorded:
+def recorded(migration: Migration) -> Iterator[None]:
+    """How far came what was lost is written down."""
+    netns = [(node.name, node.netns) for node in migration.trial.lab.nodes]
+    with Recording(netns, (UDP_PORT, PODS_UDP_PORT)) as recording:
         yield
         ports = ports_of(migration.trial.traffic.report().failures)
     if ports:
-        _OPENINGS.parent.mkdir(parents=True, exist_ok=True)
-        _OPENINGS.write_text("".join(f"{opening}\n" for opening in recorded.of(ports)))
-        print(f"ports {ports}: see {_OPENINGS}")
+        _RECORDED.parent.mkdir(parents=True, exist_ok=True)
+        _RECORDED.write_text("".join(f"{packet}\n" for packet in recording.of(ports)))
+        print(f"packets of the ports {ports} are in {_RECORDED}")
 
 
 def test_nothing_is_lost_while_pods_roll_endpoints_flap_agents_die_and_devices_come_and_go(

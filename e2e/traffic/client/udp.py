@@ -138,11 +138,9 @@ class Datagrams:
             # Nobody waits for it: too late, and counted as lost when its time was over; or never asked.
             return
         if source[:2] != (place.target.address, place.target.port):
-            self._lose(
-                pending.tally, place.target, pending.strict, "wrong-source", f"{source[0]}:{source[1]}"
-            )
+            self._fail(place, pending, "wrong-source", f"{source[0]}:{source[1]}")
         elif wrong := self.exchange.right(serial, datagram):
-            self._lose(pending.tally, place.target, pending.strict, "wrong-answer", wrong)
+            self._fail(place, pending, "wrong-answer", wrong)
         else:
             place.target.met = True
             pending.tally.answer(time.monotonic() - pending.began)
@@ -161,7 +159,7 @@ class Datagrams:
         what = "refused" if error.errno == errno.ECONNREFUSED else kind(error.errno or 0)
         for serial in list(place.pending):
             if pending := self._take(place, serial):
-                self._lose(pending.tally, place.target, pending.strict, what)
+                self._fail(place, pending, what)
         if not self.fixed:
             self._drop(place)
 
@@ -172,9 +170,13 @@ class Datagrams:
                 if now - pending.began <= self.answer_within_s:
                     break
                 self._take(place, serial)
-                self._lose(pending.tally, place.target, pending.strict, "timeout")
+                self._fail(place, pending, "timeout")
             if not place.pending and not self.fixed:
                 self._drop(place)
+
+    def _fail(self, place: _Socket, pending: _Pending, what: str, detail: str = "") -> None:
+        own = place.sock.getsockname()[1]  # with it the datagram can be found in what a node has seen
+        self._lose(pending.tally, place.target, pending.strict, what, f"{detail} from port {own}".lstrip())
 
     def _lose(self, tally: Tally, target: Target, strict: bool, what: str, detail: str = "") -> None:
         if not strict or target.expect != SERVED:  # not served yet, or not asked for any more

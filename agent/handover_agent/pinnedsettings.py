@@ -1,0 +1,60 @@
+"""The record by which the agent switches programs (struct settings): whether they accept new connections, whether they
+note stranded sockets, and as whom they know the node.
+
+The maps of each layout have one. All begin with the first of the three, so that it is read and written in those of a
+layout that this agent knows nothing else of.
+"""
+
+from pathlib import Path
+
+from handover_agent import bpfmap, bpfsys, layout
+
+
+def is_accepting(maps: Path) -> bool:
+    """Whether new connections are accepted, by the maps of whatever layout; no when there are none."""
+    raw = _read(maps)
+    return bool(raw) and layout.unpack_settings(raw)
+
+
+def write_accepting(maps: Path, accepting: bool) -> None:
+    """What the settings begin with, of whatever layout. Raises FileNotFoundError."""
+    with bpfsys.obj_get(maps / "settings") as settings:
+        length = bpfmap.map_info(settings.fd).value_bytes
+        before = bpfmap.lookup(settings.fd, layout.pack_index(0), length) or bytes(length)
+        bpfmap.update(settings.fd, layout.pack_index(0), layout.with_accepting(before, accepting))
+
+
+def write_own_ipv4(maps: Path, own: bytes) -> None:
+    """The node's address for what it sends from 127.0.0.1; zeros: it has none. Nothing happens where no maps are."""
+    raw = _read(maps)
+    if raw and layout.unpack_own_ipv4(raw) != own:
+        _write(maps, layout.pack_settings(layout.unpack_settings(raw), own, layout.unpack_noting(raw)))
+
+
+def is_noting(maps: Path) -> bool | None:
+    """Whether stranded sockets are noted; None where no maps are."""
+    raw = _read(maps)
+    return layout.unpack_noting(raw) if raw else None
+
+
+def write_noting(maps: Path, noting: bool) -> None:
+    """Have stranded sockets noted, or not. Nothing happens where no maps are."""
+    raw = _read(maps)
+    if raw:
+        _write(maps, layout.pack_settings(layout.unpack_settings(raw), layout.unpack_own_ipv4(raw), noting))
+
+
+def _read(maps: Path) -> bytes:
+    """Empty when there are none."""
+    try:
+        opened = bpfsys.obj_get(maps / "settings")
+    except FileNotFoundError:
+        return b""
+    with opened as settings:
+        length = bpfmap.map_info(settings.fd).value_bytes
+        return bpfmap.lookup(settings.fd, layout.pack_index(0), length) or b""
+
+
+def _write(maps: Path, raw: bytes) -> None:
+    with bpfsys.obj_get(maps / "settings") as settings:
+        bpfmap.update(settings.fd, layout.pack_index(0), raw)
