@@ -1,14 +1,17 @@
 """Agents that are killed again and again, and replaced by those of another version and back."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from e2e.kube import Object
+from e2e.kube import KubeError, Object
 from e2e.migration import AGENT, NAMESPACE, Migration, ready
 from e2e.process import kill
 from e2e.storms import nextversion
 from e2e.storms.storm import Storm
 from e2e.trial import Trial, until
 
+LOGS = Path("build/e2e/agents")
 _BREATH = 10_000  # requests between two deaths: some seconds of all clients
 _READY_S = 90.0
 _ROLLED_OUT_S, _SWAPPED_S = 240.0, 120.0
@@ -54,6 +57,7 @@ class DyingAgents(Storm):
 
     def _kill(self, node: str) -> None:
         for pod in self._all_ready(node):
+            self._keep_log(pod)
             self.killed += bool(kill(self.trial.lab, pod))
             statuses = pod["status"].get("containerStatuses", [])
             if any(status["restartCount"] for status in statuses):
@@ -61,6 +65,14 @@ class DyingAgents(Storm):
                 self.trial.kube.delete("Pod", pod["metadata"]["name"], NAMESPACE, grace_s=0)
         self._all_ready(node)
         self._look(node)
+
+    def _keep_log(self, pod: Object) -> None:
+        """What an agent said would be gone with its pod."""
+        name = pod["metadata"]["name"]
+        LOGS.mkdir(parents=True, exist_ok=True)
+        with suppress(KubeError):
+            text = self.trial.kube.log(name, NAMESPACE)
+            (LOGS / f"{self.killed:02}-{pod['spec']['nodeName']}-{name}.log").write_text(text)
 
     def _all_ready(self, node: str) -> list[Object]:
         def there() -> list[Object]:
@@ -74,6 +86,8 @@ class DyingAgents(Storm):
         kube, pod = self.trial.kube, self._templates[version]["spec"]
         old = {node: self._programs(node) if version != self._version else set() for node in self._nodes}
         self._version = version
+        for item in self._migration.pods(AGENT):
+            self._keep_log(item)
         spec = {"containers": pod["containers"], "volumes": pod["volumes"]}
         kube.patch("DaemonSet", self._daemonset, {"spec": {"template": {"spec": spec}}}, NAMESPACE)
 
