@@ -176,6 +176,10 @@ def losses(report: Report, names: Collection[str]) -> str:
     return "\n".join([*lines, *(f"  {f}" for f in report.failures[-15:])]) if lines else ""
 
 
+DIAGNOSTICS = Path("build/e2e")
+"""Where what could explain a failure is put."""
+
+
 def write_down(trial: Trial, directory: Path) -> None:
     """Put all that could explain a failure into files."""
     directory.mkdir(parents=True, exist_ok=True)

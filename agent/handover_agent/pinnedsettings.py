@@ -18,10 +18,7 @@ def is_accepting(maps: Path) -> bool:
 
 def write_accepting(maps: Path, accepting: bool) -> None:
     """What the settings begin with, of whatever layout. Raises FileNotFoundError."""
-    with bpfsys.obj_get(maps / "settings") as settings:
-        length = bpfmap.map_info(settings.fd).value_bytes
-        before = bpfmap.lookup(settings.fd, layout.pack_index(0), length) or bytes(length)
-        bpfmap.update(settings.fd, layout.pack_index(0), layout.with_accepting(before, accepting))
+    _write(maps, layout.with_accepting(_read(maps), accepting))
 
 
 def write_own_ipv4(maps: Path, own: bytes) -> None:

@@ -40,12 +40,7 @@ class Remembered:
 
     def translated_capacity(self) -> int:
         """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""
-        try:
-            descriptor = bpfsys.obj_get(self._map("reverse"))
-        except FileNotFoundError:
-            return 0
-        with descriptor as reverse:
-            return bpfmap.map_info(reverse.fd).max_entries
+        return self._room("reverse")
 
     def pressure(self) -> dict[str, float]:
         """How full the maps are that programs write (see `pressure`); {}: not loaded. Raises BpfError."""
@@ -103,14 +98,8 @@ class Remembered:
         """Forget whose addresses pods have when there are many of them: some are gone, and the others are noted anew
         with their next connection. Raises BpfError.
         """
-        try:
-            descriptor = bpfsys.obj_get(self._map("clients"))
-        except FileNotFoundError:
-            return
-        with descriptor as clients:
-            room = bpfmap.map_info(clients.fd).max_entries
         known = [key for key, _ in bpfbatch.read_pinned(self._map("clients"))]
-        if len(known) >= _CROWDED * room:
+        if len(known) >= _CROWDED * self._room("clients"):
             bpfbatch.delete_pinned(self._map("clients"), known)
 
     def forget(self) -> None:
@@ -118,6 +107,15 @@ class Remembered:
         for maps in self._pins.layouts.values():
             for name in _ENDED_UNSEEN:
                 bpfbatch.delete_pinned(maps / name, [key for key, _ in bpfbatch.read_pinned(maps / name)])
+
+    def _room(self, name: str) -> int:
+        """How many entries a map holds; 0 where it is not."""
+        try:
+            descriptor = bpfsys.obj_get(self._map(name))
+        except FileNotFoundError:
+            return 0
+        with descriptor as opened:
+            return bpfmap.map_info(opened.fd).max_entries
 
     def _map(self, name: str) -> Path:
         return self._pins.maps / name

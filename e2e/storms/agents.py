@@ -1,17 +1,16 @@
 """Agents that are killed again and again, and replaced by those of another version and back."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from e2e.kube import KubeError, Object
-from e2e.migration import AGENT, NAMESPACE, Migration, ready
+from e2e.migration import AGENT, DIAGNOSTICS, NAMESPACE, Migration, ready
 from e2e.process import kill
 from e2e.storms import nextversion
 from e2e.storms.storm import Storm
 from e2e.trial import Trial, until
 
-LOGS = Path("build/e2e/agents")
+_LOGS = DIAGNOSTICS / "agents"
 _BREATH = 10_000  # requests between two deaths: some seconds of all clients
 _READY_S = 90.0
 _ROLLED_OUT_S, _SWAPPED_S = 240.0, 120.0
@@ -69,10 +68,10 @@ class DyingAgents(Storm):
     def _keep_log(self, pod: Object) -> None:
         """What an agent said would be gone with its pod."""
         name = pod["metadata"]["name"]
-        LOGS.mkdir(parents=True, exist_ok=True)
+        _LOGS.mkdir(parents=True, exist_ok=True)
         with suppress(KubeError):
             text = self.trial.kube.log(name, NAMESPACE)
-            (LOGS / f"{self.killed:02}-{pod['spec']['nodeName']}-{name}.log").write_text(text)
+            (_LOGS / f"{self.killed:02}-{pod['spec']['nodeName']}-{name}.log").write_text(text)
 
     def _all_ready(self, node: str) -> list[Object]:
         def there() -> list[Object]:

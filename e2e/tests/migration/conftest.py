@@ -10,7 +10,6 @@ written below build/e2e.
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -18,12 +17,11 @@ from e2e import footprint
 from e2e.footprint import Footprint
 from e2e.kube import KubeError
 from e2e.lab import Lab, images
-from e2e.migration import Migration, losses, write_down
+from e2e.migration import DIAGNOSTICS, Migration, losses, write_down
 from e2e.traffic.collector import CollectorError
 from e2e.trial import Trial, TrialError
 
 MODES = ("iptables", "nftables")
-DIAGNOSTICS = Path("build/e2e")
 _FAILED = pytest.StashKey[bool]()
 
 

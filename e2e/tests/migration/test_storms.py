@@ -6,12 +6,11 @@ cores (docs/behaviours.md).
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from handover_api.proxymigration import Phase
 
-from e2e.migration import Migration
+from e2e.migration import DIAGNOSTICS, Migration
 from e2e.storms import Storm, raging, until_forgotten
 from e2e.storms.agents import DyingAgents
 from e2e.storms.devices import ComingAndGoing
@@ -26,7 +25,7 @@ STORMS = (RollingPods, FlappingEndpoints, DyingAgents, ComingAndGoing)
 # HANDOVER_E2E_STORMS=RollingPods,DyingAgents lets only some of them rage, to find out whose fault something is.
 CHOSEN = os.environ.get("HANDOVER_E2E_STORMS", "")
 _WAY_S = 600.0
-_RECORDED = Path("build/e2e/recorded.txt")
+_RECORDED = DIAGNOSTICS / "recorded.txt"
 
 
 @pytest.fixture
