@@ -59,6 +59,13 @@ class KernelDatapath:
         """`sizes` are asked for when the maps are about to be made."""
         self._datapath, self._sizes = datapath, sizes
         self._thread, self._strays = Thread("datapath"), Thread("strays")
+        self.renewing = False
+        """Whether programs of this version are being loaded, or could not be: whatever is there serves meanwhile."""
+
+    @property
+    def unsettled(self) -> bool:
+        """As `Datapath.unsettled`."""
+        return self._datapath.unsettled
 
     async def missing(self) -> list[str]:
         return (await self.features()).missing
@@ -75,13 +82,14 @@ class KernelDatapath:
         state = await self._thread(self._datapath.state)
         wanted = state.loaded and state.version == self._datapath.wanted_version()
         if not wanted or self._datapath.unsettled:
-            began = time.monotonic()
+            began, self.renewing = time.monotonic(), True
             try:
                 await self._thread(self._datapath.load_maps, map_specs(self._sizes()))
             except LayoutMismatch as error:
                 raise Blocked("LayoutNotTakenOver", str(error)) from error
             took = round(time.monotonic() - began, 3)
             log.info("programs loaded", extra={"version": loader.version(), "seconds": took})
+        self.renewing = False
 
     async def sizes(self) -> Sizes:
         """How large the maps are."""
@@ -109,6 +117,7 @@ class KernelDatapath:
 
     async def unload(self) -> None:
         await self._thread(self._datapath.unload)
+        self.renewing = False
 
     async def programs(self) -> Programs:
         state = await self._thread(self._datapath.state)

@@ -20,7 +20,7 @@ from typing import Any
 from handover_api.base import API_VERSION, Rung
 from handover_api.nodemigration import AgentFacts, KernelFacts, NodeMigrationStatus
 
-from handover_agent import complaints, sizing
+from handover_agent import complaints, early, sizing
 from handover_agent.addresses import local_addresses
 from handover_agent.apierrors import ApiError
 from handover_agent.apiserver import Client
@@ -304,6 +304,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ladder.run(), name="climb")
             await self._table.listed.wait()
+            await early.fill(self._ladder.record, self._datapath, self._table)
             self._ladder.nudge()  # it has waited for that, with pauses of seconds
 
     async def _pulse(self) -> None:
@@ -429,8 +430,12 @@ class Agent:
     def _unready(self) -> str:
         if not self._ladder.started.is_set():
             return "where this node stands is not known yet"
-        if self._ladder.record.rung is not Rung.STANDBY and not self._table.sync.open:
+        if self._ladder.record.rung is Rung.STANDBY:
+            return ""
+        if not self._table.sync.open:
             return "the maps are not followed yet"
+        if self._datapath.renewing:
+            return "the programs of this version are not loaded yet"
         return ""
 
     def _proxy_health(self) -> ProxyHealth:
