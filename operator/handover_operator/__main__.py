@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -66,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PORT",
         help="Prometheus metrics at GET /metrics; 0 for none (default: %(default)s)",
     )
+    made.add_argument(
+        "--servers-file",
+        type=Path,
+        metavar="FILE",
+        help="remembers the API servers' own addresses, for a start while their ClusterIP leads nowhere",
+    )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('handover')}")
     return made
 
@@ -80,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"handover-operator: {error}\n")
         return 1
     logs.set_up(options.log_level, logs.LogFormat(options.log_format))
-    settings = Settings(way, AgentPods(options.namespace, options.agent_selector), options.metrics_port)
+    agents = AgentPods(options.namespace, options.agent_selector)
+    settings = Settings(way, agents, options.metrics_port, options.servers_file)
     return asyncio.run(_serve(settings, options.liveness_port))
 
 

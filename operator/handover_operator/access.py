@@ -26,6 +26,7 @@ class Access:
 
     server: str
     source: str  # where it was found, for people
+    cluster_ip: tuple[str, int] | None = None  # in a pod: where `server` is
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -96,9 +97,14 @@ def _in_cluster(environment: Mapping[str, str], directory: Path) -> Access:
             ) from error
 
     authorization()
+    try:
+        cluster_ip = (host, int(port))
+    except ValueError:
+        raise AccessError(f"$KUBERNETES_SERVICE_PORT is {port!r}, which is no port") from None
     return Access(
         server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
         source=str(directory),
+        cluster_ip=cluster_ip,
         ca=directory / "ca.crt",
         authorization=authorization,
     )

@@ -14,6 +14,7 @@ import aiohttp
 
 from handover_operator.access import Access, AccessError
 from handover_operator.places import Kind, Place
+from handover_operator.servers import NAME, Servers
 
 Object = dict[str, Any]
 
@@ -84,10 +85,11 @@ def error_of(tried: str, status: int, answer: Any) -> ApiError:
 
 
 class Api:
-    """A client of one API server, for one event loop. Use it as an async context manager."""
+    """A client of one cluster's API servers, for one event loop. Use it as an async context manager."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, access: Access, servers: Servers | None = None) -> None:
+        """`servers`: where to connect to instead of the access' own server."""
+        self._access, self._servers = access, servers
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Api":
@@ -95,6 +97,8 @@ class Api:
             ssl=self._access.tls() if self._access.server.startswith("https") else False,
             limit=32,
             socket_factory=_keepalive_socket,
+            resolver=self._servers,
+            use_dns_cache=False,
         )
         self._session = aiohttp.ClientSession(connector=connector, read_bufsize=2**18)
         return self
@@ -239,7 +243,7 @@ class Api:
             raise UnreachableError(tried, 0, "", str(error)) from error
 
     def _url(self, path: str) -> str:
-        return self._access.server + path
+        return (f"https://{NAME}" if self._servers is not None else self._access.server) + path
 
     def _unreachable(self, tried: str, error: BaseException) -> UnreachableError:
         detail = str(error) or type(error).__name__

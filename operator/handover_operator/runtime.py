@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import start_http_server
 
+from handover_operator import places, servers
 from handover_operator.access import Access
 from handover_operator.act import Actor
 from handover_operator.api import Api
@@ -14,9 +16,14 @@ from handover_operator.cluster import AgentPods, Cluster
 from handover_operator.events import Reporter
 from handover_operator.loop import Loop
 from handover_operator.metrics import Metrics
+from handover_operator.servers import Address, Servers
 from handover_operator.status import StatusWriter
+from handover_operator.watch import Collection, Watched
 
 log = logging.getLogger(__name__)
+
+_API_SERVERS = Collection(places.ENDPOINT_SLICE, "default", fields="metadata.name=kubernetes")
+"""By its name, so that a Role can be for this one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class Settings:
     access: Access
     agents: AgentPods
     metrics_port: int = 0  # 0: none
+    servers_file: Path | None = None  # remembers the API servers' own addresses
 
 
 class Runtime:
@@ -65,8 +73,11 @@ class Runtime:
         server = None
         if self._settings.metrics_port:
             server, _ = start_http_server(self._settings.metrics_port, registry=metrics.registry)
+        access, found = self._settings.access, None
+        if access.cluster_ip is not None:
+            found = Servers(access.cluster_ip, self._settings.servers_file)
         try:
-            async with Api(self._settings.access) as api:
+            async with Api(access, found) as api:
                 cluster = Cluster(api, self._settings.agents, self.wake)
                 self.loop = Loop(
                     cluster=cluster,
@@ -75,10 +86,12 @@ class Runtime:
                     reporter=Reporter(api),
                     metrics=metrics,
                 )
-                log.info("the operator runs", extra={"server": self._settings.access.server})
+                log.info("the operator runs", extra={"server": access.server})
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(cluster.run(), name="cluster")
                     tasks.create_task(self.loop.run(), name="loop")
+                    if found is not None:
+                        tasks.create_task(_follow(found, api), name="servers")
         finally:
             if server is not None:
                 server.shutdown()
@@ -88,3 +101,14 @@ class Runtime:
         if not task.cancelled():
             self.failure = task.exception()
         self._ended.set()
+
+
+async def _follow(known: Servers, api: Api) -> None:
+    """Keep up the API servers' own addresses. Where that is not allowed, the ClusterIP has to do."""
+    slices: Watched[frozenset[Address]]
+
+    def learn() -> None:
+        known.learn(address for addresses in slices.objects.values() for address in addresses)
+
+    slices = Watched(api, _API_SERVERS, servers.read, learn)
+    await slices.run()

@@ -12,6 +12,7 @@ import pytest
 from handover_api.base import ConditionStatus, Rung
 from handover_api.proxymigration import Phase
 
+from e2e.kube import Object
 from e2e.lab import Node
 from e2e.lab.control import CONTROLLERS
 from e2e.migration import AGENT, NAMESPACE, OPERATOR, Migration, ready
@@ -61,6 +62,43 @@ def test_the_operator_is_killed_at_each_rung(migration: Migration) -> None:
     # On a busy machine, one that has not started yet is deleted before there is a process to kill.
     assert len(killed) >= 2 * len(UP), killed
     assert sum(killed.values()) >= len(UP), killed
+
+
+@contextmanager
+def cluster_ip_of_the_api_servers_dead(migration: Migration, pod: Object) -> Iterator[None]:
+    """What a pod sends to `default/kubernetes` by its ClusterIP goes nowhere, on connections that are there, too."""
+    node = migration.trial.lab.node(pod["spec"]["nodeName"])
+    service = migration.kube.get("Service", "kubernetes", "default")["spec"]
+    assert ":" not in service["clusterIP"]
+    (address,) = (ip["ip"] for ip in pod["status"]["podIPs"] if ":" not in ip["ip"])
+    rules = f"""table inet e2e_fault {{
+      chain prerouting {{
+        type filter hook prerouting priority raw;
+        ip saddr {address} ip daddr {service["clusterIP"]} counter drop
+      }}
+    }}"""
+    node.exec(["nft", "-f", "-"], stdin=rules)
+    try:
+        yield
+        dropped = node.exec(["nft", "list", "table", "inet", "e2e_fault"])
+        assert "packets 0 " not in dropped, f"nothing was dropped: {dropped}"
+    finally:
+        node.exec(["nft", "delete", "table", "inet", "e2e_fault"])
+
+
+def test_the_operator_does_not_need_the_cluster_ip_that_nodes_translate(migration: Migration) -> None:
+    """Nobody would take a node back whose datapath the operator's own connections depend on."""
+    (operator,) = migration.pods(OPERATOR)
+    another = next(f"n{n}" for n in (1, 2, 3) if f"n{n}" != operator["spec"]["nodeName"])
+    with cluster_ip_of_the_api_servers_dead(migration, operator):
+        migration.ask("eBPF", nodeSelector=only(another))
+        migration.wait_for(
+            f"{another} is asked for Serving", lambda s: another in s and s[another].wanted is Rung.SERVING
+        )
+        assert kill(migration.trial.lab, operator) > 0
+        migration.wait_for_phase(Phase.MIGRATED)
+        migration.ask("KubeProxy", nodeSelector=only(another))
+        migration.wait_for_phase(Phase.REVERSED)
 
 
 def test_the_agents_pod_is_deleted_at_each_rung(migration: Migration) -> None:
