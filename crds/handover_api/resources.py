@@ -124,6 +124,18 @@ _RULES: dict[str, dict[str, list[dict[str, Any]]]] = {
                 "delete this ProxyMigration and create another",
             )
         ],
+        "spec.kubeProxy.namespace": [
+            _rule(
+                "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+                "is no namespace's name: lower case letters, digits and '-', as in kube-system",
+            )
+        ],
+        "spec.kubeProxy.name": [
+            _rule(
+                "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+                "is no DaemonSet's name: lower case letters, digits, '-' and '.', as in kube-proxy",
+            )
+        ],
         "spec.rollout.maxUnavailable": [
             _rule(
                 f"type(self) == int ? self >= 1 : self.matches('{PERCENT}')",

@@ -25,6 +25,15 @@ DURATION_RULE: Schema = {
     "reason": "FieldValueInvalid",
 }
 
+LONGEST = "8760h"
+"""A year: longer than anybody waits, and short enough to be added to a time."""
+
+DURATION_BOUND: Schema = {
+    "rule": f"!{IS_DURATION} || (self.matches('^([0-9]{{1,6}}(ms|s|m|h))+$') && duration(self) <= duration('{LONGEST}'))",
+    "message": f"must be at most {LONGEST}, in numbers of at most 6 digits",
+    "reason": "FieldValueInvalid",
+}
+
 _ORDER = ("description", "type", "format", "anyOf", "enum", "default")
 _DROPPED = ("title", "$defs")
 _INT_OR_STRING = {"integer", "string"}
@@ -100,7 +109,7 @@ def _structural(raw: Schema, defs: Mapping[str, Schema], path: str, defaults: bo
         node.setdefault("format", "int64")
     if node.get("pattern") == duration.PATTERN:
         del node["pattern"]
-        node["x-kubernetes-validations"] = [deepcopy(DURATION_RULE)]
+        node["x-kubernetes-validations"] = [deepcopy(DURATION_RULE), deepcopy(DURATION_BOUND)]
     if "items" in node:
         node["items"] = _structural(node["items"], defs, f"{path}[]", defaults)
     if isinstance(node.get("additionalProperties"), dict):

@@ -115,7 +115,8 @@ def test_an_optional_duration_is_still_checked_as_a_duration() -> None:
     class Sample(Model):
         pause: Duration | None = None
 
-    assert schema.of(Sample)["properties"]["pause"]["x-kubernetes-validations"] == [schema.DURATION_RULE]
+    rules = [schema.DURATION_RULE, schema.DURATION_BOUND]
+    assert schema.of(Sample)["properties"]["pause"]["x-kubernetes-validations"] == rules
 
 
 def test_a_rule_for_a_field_that_is_not_there_is_an_error() -> None:

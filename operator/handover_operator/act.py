@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from handover_api.base import API_VERSION
 from handover_api.nodemigration import NodeMigrationSpec
 
 from handover_operator import drain, places
@@ -136,9 +135,9 @@ class Actor:
                     raise
                 log.info("%s; asking again", error)
 
-    async def _ensure(self, action: EnsureNodeMigration, migration: MigrationFacts) -> None:
+    async def _ensure(self, action: EnsureNodeMigration, _migration: MigrationFacts) -> None:
         place = places.NODE_MIGRATION.at(action.node)
-        body = _node_migration(action.spec, migration)
+        body = _node_migration(action.spec)
         if action.uid:
             body["metadata"]["uid"] = action.uid
         elif await self._exists(place):
@@ -146,11 +145,11 @@ class Actor:
             raise ConflictError(f"create {place}", 409, "AlreadyExists", "it exists by now")
         self._cluster.learn(await self._api.apply(place, body))
 
-    async def _set_rung(self, action: SetRung, migration: MigrationFacts) -> None:
+    async def _set_rung(self, action: SetRung, _migration: MigrationFacts) -> None:
         """Only when the NodeMigration is the one that was planned on: same uid, same generation."""
         place = places.NODE_MIGRATION.at(action.node)
         seen = self._cluster.seen_node_migration(action.node)
-        body = _node_migration(action.spec, migration)
+        body = _node_migration(action.spec)
         if seen is not None and (seen.facts.uid, seen.facts.generation) == (action.uid, action.generation):
             body["metadata"] |= {"uid": action.uid, "resourceVersion": seen.version}
             try:
@@ -199,18 +198,14 @@ class Actor:
         return True
 
 
-def _node_migration(spec: NodeMigrationSpec, migration: MigrationFacts) -> dict[str, Any]:
-    """A NodeMigration as we apply it: the whole spec, so that what is left out goes away."""
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": places.PROXY_MIGRATION.name,
-        "name": migration.name,
-        "uid": migration.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+def _node_migration(spec: NodeMigrationSpec) -> dict[str, Any]:
+    """A NodeMigration as we apply it: the whole spec, so that what is left out goes away.
+
+    It has no owner: who deletes the ProxyMigration in the foreground, as Argo CD does, would take away all of them at
+    once, and with them every order and its order.
+    """
     return {
-        "metadata": {"name": spec.node_name, "ownerReferences": [owner]},
+        "metadata": {"name": spec.node_name},
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
 

@@ -163,17 +163,15 @@ def _at_sole(s: Standing, ctx: Context) -> Step:
     if ctx.stop is not None:
         return _stopped(s, ctx)
     if not s.node.drained and ctx.daemonset.in_force:
-        event = Event(
-            Reason.DRAINED, "the label was gone: kube-proxy is sent away again", s.name, warning=True
-        )
-        return Step((DrainKubeProxy(s.name),), (event,))
+        return drain_again(s)
     if block is not None:
         return Step((), (), block)
     event = Event(Reason.NODE_MIGRATED, f"migrated: healthy on {s.reached} for {ctx.soak_s:g} s", s.name)
     return Step((order(s, ctx, Rung.SOLE, soak_passed=ctx.now),), (event,))
 
 
-def _drain_again(s: Standing) -> Step:
+def drain_again(s: Standing) -> Step:
+    """Somebody has taken the label off a node that has only us."""
     event = Event(Reason.DRAINED, "the label was gone: kube-proxy is sent away again", s.name, warning=True)
     return Step((DrainKubeProxy(s.name),), (event,))
 
@@ -184,7 +182,7 @@ def _climb_again(s: Standing, ctx: Context) -> Step:
         return _stopped(s, ctx)
     if s.wanted is Rung.SOLE:
         if not s.node.drained and ctx.daemonset.in_force:
-            return _drain_again(s)
+            return drain_again(s)
         if (block := gates.kube_proxy_gone(s)) is not None:
             return Step((), (), block)
     event = Event(

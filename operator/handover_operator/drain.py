@@ -1,7 +1,8 @@
 """kube-proxy's DaemonSet, changed so that a node's label drains it, and put back exactly as it was.
 
 Change and record are one write, so there is no moment with the one and without the other: whoever finds the
-annotation can restore, and without it there is nothing to restore. Pure: dicts in, patches out.
+annotation can restore. Should somebody have removed it, what is ours is taken away all the same, and the rest is as
+it stands. Pure: dicts in, patches out.
 """
 
 import json
@@ -80,6 +81,11 @@ def is_in_force(daemon_set: Mapping[str, Any]) -> bool:
     return _type_of(daemon_set) == _ON_DELETE and terms.has_ours(_affinity_of(daemon_set))
 
 
+def is_unrecorded(daemon_set: Mapping[str, Any]) -> bool:
+    """Whether it is in force by our doing, and the record is gone."""
+    return not is_prepared(daemon_set) and is_in_force(daemon_set) and manages(daemon_set, MANAGER)
+
+
 def preparation(daemon_set: Mapping[str, Any]) -> Json:
     """The body to apply: our fields and the record. An existing record is kept. Raises RecordError."""
     original = recorded(daemon_set) if is_prepared(daemon_set) else original_of(daemon_set)
@@ -102,13 +108,14 @@ def preparation(daemon_set: Mapping[str, Any]) -> Json:
 def restoration(daemon_set: Mapping[str, Any]) -> Restoration:
     """The JSON patch that puts the original back.
 
-    Without operations when there is nothing to put back: no record, or only fields that nobody owned before, which
+    Without operations when there is nothing to put back: nothing of ours, or only fields that nobody owned before, which
     fall back to what they were when we give them up. A field that somebody else has changed meanwhile keeps their
     value; only what is ours leaves it. Raises RecordError.
     """
-    if not is_prepared(daemon_set):
+    prepared = is_prepared(daemon_set)
+    if not prepared and not is_unrecorded(daemon_set):
         return Restoration()
-    original = recorded(daemon_set)
+    original = recorded(daemon_set) if prepared else original_of(daemon_set)
     if _was_nobodys(original) and is_in_force(daemon_set) and manages(daemon_set, MANAGER):
         return Restoration()
     operations: list[Mapping[str, Any]] = [
@@ -124,7 +131,8 @@ def restoration(daemon_set: Mapping[str, Any]) -> Restoration:
             {"op": "replace", "path": "/spec/updateStrategy/type", "value": original.update_type}
         )
     operations += _affinity_back(_affinity_of(daemon_set), original.affinity)
-    operations.append({"op": "remove", "path": f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"})
+    if prepared:
+        operations.append({"op": "remove", "path": f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"})
     return Restoration(tuple(operations), original.manager)
 
 

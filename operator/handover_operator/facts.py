@@ -105,3 +105,4 @@ class DaemonSetFacts:
     in_force: bool = False  # the anti-affinity and updateStrategy OnDelete are both there
     owners: tuple[OwnerFacts, ...] = ()
     selector: Mapping[str, str] = field(default_factory=dict)  # matchLabels of its pods
+    unrecorded: bool = False  # in force by our doing, and the annotation is gone

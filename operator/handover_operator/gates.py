@@ -13,7 +13,7 @@ from handover_api.base import API_VERSION, Rung
 from handover_api.nodemigration import Fault, ProbeResult, ProxyMode
 
 from handover_operator.reasons import Reason
-from handover_operator.standing import LOST_AFTER_S, STALE_AFTER_S, Standing
+from handover_operator.standing import STALE_AFTER_S, Standing
 
 SUPPORTED_MODES = (ProxyMode.IPTABLES, ProxyMode.NFTABLES)
 FAULT_PATIENCE_S = 60.0
@@ -78,15 +78,14 @@ def fresh(s: Standing) -> Block | None:
             f"none so far, {pod}",
             _LOOK_AT_AGENT,
         )
-    lost = s.silence_s > LOST_AFTER_S
     return Block(
         Kind.WAIT,
-        Reason.AGENT_LOST if lost else Reason.FACTS_STALE,
+        Reason.AGENT_LOST if s.lost else Reason.FACTS_STALE,
         s.name,
         f"a heartbeat of its agent in the last {STALE_AFTER_S:.0f} s",
         # no age: the message would be another one every second
         f"the last one at {stamp(s.status.heartbeat)}; what it said then (rung {s.reached}) is stale; {pod}",
-        _LOOK_AT_AGENT + " What the node's datapath holds goes on serving meanwhile." if lost else "",
+        _LOOK_AT_AGENT + " What the node's datapath holds goes on serving meanwhile." if s.lost else "",
     )
 
 

@@ -10,7 +10,7 @@ from handover_api.base import Rung
 from handover_api.proxymigration import NodeFailure
 
 from handover_operator.actions import Action, Event, PrepareDaemonSet
-from handover_operator.climb import climb, start_gate
+from handover_operator.climb import climb, drain_again, start_gate
 from handover_operator.descend import descend, grounded
 from handover_operator.failures import judge
 from handover_operator.gates import Block, Kind
@@ -53,10 +53,21 @@ def moves(survey: Survey) -> Moves:
     for s in survey.all:
         if s.in_flight:
             _fly(survey, s, result)
+        elif _lost_its_label(survey, s):
+            step = drain_again(s)
+            result.actions += step.actions
+            result.events += step.events
     zones = Zones(survey.all)
     started = _start_down(survey, zones, result)
     _start_up(survey, zones, started, result)
     return result
+
+
+def _lost_its_label(survey: Survey, s: Standing) -> bool:
+    """kube-proxy is about to come back to a node that was handed over, and nobody has asked for that."""
+    ctx = survey.ctx
+    kept = ctx.daemonset.in_force and ctx.stop is None and s.name in survey.climbers
+    return kept and s.migrated and s.fresh and not s.node.drained
 
 
 def standstill(survey: Survey) -> Moves:
@@ -85,9 +96,13 @@ def _start_down(survey: Survey, zones: Zones, result: Moves) -> int:
         if s.name not in survey.climbers and not s.in_flight and not grounded(s, survey.ctx.now)
     ]
     able = [s for s in waiting if s.fresh and s.wanted is not Rung.STANDBY]
-    chosen, _ = choose(able, slots_down(survey.all, survey.limit), zones)
+    slots = slots_down(survey.all, survey.limit)
+    chosen, _ = choose(able, slots, zones)
     for s in chosen:
         result.take(s, descend(s, survey.ctx))
+    lost = [s.name for s in survey.all if s.in_flight and s.lost]
+    if able and not slots and lost:
+        result.blocks += [_behind_the_lost(s, lost) for s in able]
     for s in waiting:
         if s not in able and (step := descend(s, survey.ctx)).block is not None:
             result.blocks.append(step.block)
@@ -118,6 +133,17 @@ def _start_up(survey: Survey, zones: Zones, already: int, result: Moves) -> None
         result.take(s, climb(s, ctx))
     if not chosen and not result.current:
         result.blocks += [_zone_block(s) for s in held_back]
+
+
+def _behind_the_lost(s: Standing, lost: list[str]) -> Block:
+    return Block(
+        Kind.WAIT,
+        Reason.AGENT_LOST,
+        s.name,
+        "a slot for its way back",
+        f"spec.rollout.maxUnavailable is used up by {', '.join(lost)}, which is not heard of",
+        "If that machine will not come back, delete its Node.",
+    )
 
 
 def _zone_block(s: Standing) -> Block:

@@ -181,6 +181,7 @@ def daemon_set(item: Object | None) -> DaemonSetFacts:
     return DaemonSetFacts(
         prepared=drain.is_prepared(item),
         in_force=drain.is_in_force(item),
+        unrecorded=drain.is_unrecorded(item),
         owners=owners_of(item),
         selector=item["spec"]["selector"].get("matchLabels") or {},
     )

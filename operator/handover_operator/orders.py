@@ -21,6 +21,8 @@ class Hold:
 
     features: tuple[str, ...]
     services: tuple[str, ...]  # `namespace/name: what it asks for`, without repetitions
+    nodes: tuple[str, ...] = ()  # whose agents say so; those that were not heard of lately are marked
+    everywhere: bool = True  # that is every selected node
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,10 @@ def create(node: NodeFacts, ctx: Context, rung: Rung) -> EnsureNodeMigration:
 
 def refresh(s: Standing, ctx: Context) -> EnsureNodeMigration | None:
     """New settings for a NodeMigration on the rung that it has, when they have changed."""
-    if s.node.migration is None or (s.spec.gates == ctx.gates and s.spec.kube_proxy == ctx.kube_proxy):
+    kube_proxy = _kube_proxy(s.node, ctx)
+    if s.node.migration is None or (s.spec.gates == ctx.gates and s.spec.kube_proxy == kube_proxy):
         return None
-    spec = s.spec.model_copy(update={"gates": ctx.gates, "kube_proxy": ctx.kube_proxy})
+    spec = s.spec.model_copy(update={"gates": ctx.gates, "kube_proxy": kube_proxy})
     return EnsureNodeMigration(s.name, spec, s.node.migration.uid)
 
 
@@ -141,6 +144,13 @@ def _spec(
         soak_passed=soak_passed.replace(microsecond=0) if soak_passed else None,
         node_uid=node.uid,
         migration_generation=ctx.migration.generation,
-        kube_proxy=ctx.kube_proxy,
+        kube_proxy=_kube_proxy(node, ctx),
         gates=ctx.gates,
     )
+
+
+def _kube_proxy(node: NodeFacts, ctx: Context) -> KubeProxySelector:
+    """How kube-proxy's pods are found; when the DaemonSet is gone, as the NodeMigration remembers it."""
+    if ctx.daemonset.exists or node.migration is None:
+        return ctx.kube_proxy
+    return node.migration.spec.kube_proxy

@@ -93,7 +93,16 @@ def _plan(seen: Survey) -> Plan:
     if not migration.deleting and not migration.finalizer:
         # Before there is anything to clean up, so that no deletion can overtake the cleaning.
         verdict = Verdict(Phase.PENDING, Reason.PREFLIGHT, "The migration has been seen.", reconciling=True)
-        return Plan(verdict, (AddFinalizer(),), counts=counts(seen), requeue_at=seen.ctx.now)
+        return Plan(
+            verdict,
+            (AddFinalizer(),),
+            counts=counts(seen),
+            failed_nodes=seen.known.nodes,  # a `replace` takes the finalizer away in the middle of everything
+            failures=seen.known.failures,
+            reverted_generation=seen.reverted_generation,
+            begun=seen.traces,
+            requeue_at=seen.ctx.now,
+        )
     actions, events = _forget(seen)
     actions += _undrain_for_safety(seen)
     problems: list[Problem] = []
@@ -210,7 +219,7 @@ def _finish(seen: Survey) -> list[Action]:
     """What is left to do once every node is down."""
     if not _all_down(seen):
         return []
-    if seen.ctx.daemonset.prepared:
+    if seen.ctx.daemonset.prepared or seen.ctx.daemonset.unrecorded:
         return [RestoreDaemonSet()]
     if not seen.ctx.migration.deleting:
         return []

@@ -5,6 +5,9 @@ All checks run every time and all problems are told at once: a person should not
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from handover_api.base import Rung
 
 from handover_operator import gates
 from handover_operator.climb import start_gate
@@ -109,14 +112,26 @@ def node_problems(ctx: Context, selected: Sequence[Standing]) -> list[Problem]:
 def beginning(s: Standing) -> Block | None:
     """Why this node cannot begin, with kube-proxy first: without it nobody serves the node."""
     if s.node.migration is None and not s.node.kube_proxy_serves:
-        seen = gates.kube_proxy_pods(s)
-        return Block(Kind.WAIT, Reason.KUBE_PROXY_NOT_READY, s.name, "kube-proxy running", seen)
+        return Block(
+            Kind.WAIT,
+            Reason.KUBE_PROXY_NOT_READY,
+            s.name,
+            "kube-proxy running",
+            gates.kube_proxy_pods(s),
+            "" if s.node.kube_proxy else _NEVER_HAS_ONE,
+        )
     return start_gate(s)
+
+
+_NEVER_HAS_ONE = (
+    "A node that never has one (another system, a virtual node) is left out with spec.nodeSelector."
+)
 
 
 def _problem(ctx: Context, reason: Reason, found: list[tuple[Standing, Block]]) -> Problem:
     refused = any(block.kind is Kind.REFUSE for _, block in found)
-    late = any(s.overdue(ctx.now) for s, _ in found)
+    due = {s.name: _due(ctx, s) for s, _ in found}
+    late = [moment for moment in due.values() if moment is not None and ctx.now > moment]
     names = ", ".join(s.name for s, _ in found[:20]) + (
         f" and {len(found) - 20} more" if len(found) > 20 else ""
     )
@@ -124,5 +139,12 @@ def _problem(ctx: Context, reason: Reason, found: list[tuple[Standing, Block]]) 
     if len(found) > 1:
         text = f"{len(found)} nodes ({names}); the first: {text}"
     if late and not refused:
-        text += f" (waited since before {gates.stamp(found[0][0].spec.deadline)})"
-    return Problem(reason, text, refused or late)
+        text += f" (waited until {gates.stamp(min(late))})"
+    return Problem(reason, text, refused or bool(late))
+
+
+def _due(ctx: Context, s: Standing) -> datetime | None:
+    """Until when this is a matter of patience. A node without kube-proxy gets no NodeMigration, which has a deadline."""
+    if s.node.migration is not None or s.node.kube_proxy_serves:
+        return s.spec.deadline
+    return ctx.migration.created + timedelta(seconds=ctx.deadline_s[Rung.STANDBY])

@@ -49,6 +49,11 @@ class Standing:
     in_flight: bool  # between Shadow and a passed soak, in either direction
 
     @property
+    def lost(self) -> bool:
+        """Its agent has reported once, and not been heard of for so long that a person should look."""
+        return self.known and self.reported and self.silence_s > LOST_AFTER_S
+
+    @property
     def settled(self) -> bool:
         """The agent has said, about the spec as it is now, that the wanted rung is reached."""
         return self.observed and self.wanted is self.reached

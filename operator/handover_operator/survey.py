@@ -124,15 +124,19 @@ def _limit(ctx: Context, nodes: int) -> int:
 def _hold(ctx: Context, selected: Sequence[Standing]) -> Hold | None:
     acknowledged = frozenset(ctx.migration.spec.acknowledge)
     features: set[Feature] = set()
-    services: dict[str, None] = {}
+    services: set[str] = set()
+    nodes: list[str] = []
     for s in selected:
-        for unserved in s.status.unserved:
-            if unserved.feature not in acknowledged:
-                features.add(unserved.feature)
-                services[f"{unserved.service} ({unserved.feature}: {unserved.message})"] = None
+        unserved = [u for u in s.status.unserved if u.feature not in acknowledged]
+        if unserved:
+            nodes.append(s.name if s.fresh else f"{s.name} (as it said at {gates.stamp(s.status.heartbeat)})")
+        for each in unserved:
+            features.add(each.feature)
+            services.add(f"{each.service} ({each.feature}: {each.message})")
     if not features:
         return None
-    return Hold(tuple(f for f in Feature if f in features), tuple(sorted(services)))
+    found = tuple(f for f in Feature if f in features)
+    return Hold(found, tuple(sorted(services)), tuple(nodes), len(nodes) == len(selected))
 
 
 def _reverted(ctx: Context, standings: Sequence[Standing]) -> tuple[int, bool]:

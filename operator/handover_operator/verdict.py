@@ -78,8 +78,8 @@ def _up(seen: Survey, made: Moves) -> Verdict:
             Phase.MIGRATED, Reason.MIGRATED, f"{where} kube-proxy runs on none of them.", ready=True
         )
     message = _cut(" ".join(part for part in (where, _now(seen, made), _tell(made.blocks)) if part))
-    flying = [s for s in seen.all if s.in_flight]
-    lost = [block for block in made.blocks if block.reason is Reason.AGENT_LOST]
+    flying = {s.name for s in seen.all if s.in_flight}
+    lost = [block for block in made.blocks if block.reason is Reason.AGENT_LOST and block.node in flying]
     if flying and len(lost) >= len(made.current):
         return Verdict(Phase.STALLED, Reason.AGENT_LOST, message, stalled=True)
     if made.actions or flying:
@@ -118,9 +118,11 @@ def _holding(seen: Survey, made: Moves, hold: Hold) -> Verdict:
         if sole
         else "kube-proxy goes on running on every node, nothing is drained and nothing is flushed."
     )
+    where = "on no node" if hold.everywhere else f"not on {_some(hold.nodes)}"
+    leave_out = "" if hold.everywhere else ", or leave these nodes out with spec.nodeSelector"
     message = _cut(
-        f"Services ask for {names}, which is not served on every node: {services}{more}. Nodes go no further than"
-        f" Serving; {beside} To go on without it, add {names} to spec.acknowledge; or change these Services."
+        f"Services ask for {names}, which is served {where}: {services}{more}. Nodes go no further than"
+        f" Serving; {beside} To go on without it, add {names} to spec.acknowledge; or change these Services{leave_out}."
         f" {_where(seen)} {_tell([*seen.degraded, *made.blocks])}".rstrip()
     )
     at_rest = seen.passed == len(seen.selected) and not made.current

@@ -35,6 +35,15 @@ def migration(spec: dict[str, Any], name: str = "admission") -> dict[str, Any]:
             "spec.rollout.soak",
             "write it as 30s, 1m30s or 500ms",
         ),
+        *(
+            ({"target": "eBPF", "rollout": {"soak": wrong}}, "spec.rollout.soak", "must be at most 8760h")
+            for wrong in ("8761h", "99999999h", "999999999999999h", "525601m")
+        ),
+        (
+            {"target": "eBPF", "deadline": {"shadow": "8761h"}},
+            "spec.deadline.shadow",
+            "must be at most 8760h",
+        ),
         ({"target": "eBPF", "deadline": {"sole": "0s"}}, "spec.deadline.sole", "must be longer than 0s"),
         (
             {"target": "eBPF", "gates": {"probes": {"timeout": "0ms"}}},
@@ -44,6 +53,12 @@ def migration(spec: dict[str, Any], name: str = "admission") -> dict[str, Any]:
         ({"target": "eBPF", "gates": {"probes": {"count": 0}}}, "spec.gates.probes.count", "or equal to 1"),
         ({"target": "eBPF", "acknowledge": ["Magic"]}, "spec.acknowledge[0]", '"SessionAffinity"'),
         ({"target": "eBPF", "kubeProxy": {"name": ""}}, "spec.kubeProxy.name", "at least 1 chars"),
+        ({"target": "eBPF", "kubeProxy": {"name": "a,b"}}, "spec.kubeProxy.name", "is no DaemonSet's name"),
+        (
+            {"target": "eBPF", "kubeProxy": {"namespace": "a/b"}},
+            "spec.kubeProxy.namespace",
+            "is no namespace's name",
+        ),
     ],
 )
 def test_a_wrong_spec_is_refused_with_what_would_be_right(

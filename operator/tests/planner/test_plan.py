@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from handover_api.base import Feature, Rung
-from handover_api.nodemigration import Fault, NodeMigrationSpec, Unserved
+from handover_api.nodemigration import Fault, KubeProxySelector, NodeMigrationSpec, Unserved
 from handover_api.proxymigration import NodeFailure, Phase, ProxyMigrationStatus
 from handover_operator.actions import (
     AddFinalizer,
@@ -13,6 +13,7 @@ from handover_operator.actions import (
     DrainKubeProxy,
     EnsureNodeMigration,
     RemoveFinalizer,
+    RestoreDaemonSet,
     SetRung,
     UndrainKubeProxy,
 )
@@ -117,6 +118,19 @@ def test_agents_that_are_not_ready_are_named_and_need_a_person_only_after_the_de
         assert rungs(made) == {}
 
 
+@pytest.mark.parametrize(("age_s", "stalls"), [(170, False), (190, True)])
+def test_a_node_that_never_has_a_kube_proxy_is_told_to_a_person_in_the_end(
+    age_s: float, stalls: bool
+) -> None:
+    virtual = replace(node("n2"), migration=None, kube_proxy=(), agent=None)
+    facts = replace(migration(), created=ago(age_s))
+    made = plan(facts, [node("n1"), virtual], UNTOUCHED, NOW)
+    phase = Phase.STALLED if stalls else Phase.PREFLIGHT
+    assert stalled(made) == (phase, Reason.KUBE_PROXY_NOT_READY, stalls)
+    assert "left out with spec.nodeSelector" in made.verdict.message
+    assert made.actions == ()
+
+
 def test_a_node_that_is_not_ready_does_not_keep_the_others_from_beginning() -> None:
     nodes = [node("n1", ready=False, says=status(heartbeat=ago(500))), node("n2")]
     assert rungs(plan(migration(), nodes, UNTOUCHED, NOW)) == {"n2": Rung.SHADOW}
@@ -125,6 +139,17 @@ def test_a_node_that_is_not_ready_does_not_keep_the_others_from_beginning() -> N
 def test_the_finalizer_comes_before_everything_else() -> None:
     made = plan(replace(migration(), finalizer=False), HEALTHY, UNTOUCHED, NOW)
     assert made.actions == (AddFinalizer(),)
+
+
+def test_a_finalizer_that_was_lost_takes_no_memory_with_it() -> None:
+    """`kubectl replace` with the manifest from Git takes it away, and leaves status and generation as they are."""
+    remembered = ProxyMigrationStatus(
+        observed_generation=1, failed_nodes=["n2"], failures=[FAILURE], reverted_generation=0, begun=True
+    )
+    facts = replace(migration(), finalizer=False, status=remembered)
+    made = plan(facts, [node("n1", Rung.SOLE, soaked=True), node("n2"), node("n3")], PREPARED, NOW)
+    assert made.actions == (AddFinalizer(),)
+    assert (made.failed_nodes, made.failures, made.begun) == (("n2",), (FAILURE,), True)
 
 
 def test_the_older_migration_acts_and_the_younger_says_which() -> None:
@@ -335,3 +360,78 @@ def test_an_order_carries_the_identity_of_what_was_planned_on() -> None:
     assert (order.uid, order.generation) == ("nm-7", 1)
     assert isinstance(order.spec, NodeMigrationSpec)
     assert order.spec.node_uid == "uid-n1"
+
+
+DONE = node("n1", Rung.SOLE, soaked=True)
+
+
+def test_a_migrated_node_whose_label_somebody_took_away_is_drained_again() -> None:
+    made = plan(
+        migration(), [replace(DONE, drained=False), node("n2", Rung.SOLE, soaked=True)], PREPARED, NOW
+    )
+    assert made.actions == (DrainKubeProxy("n1"),)
+    assert [event.warning for event in made.events] == [True]
+    assert made.verdict.ready
+
+
+@pytest.mark.parametrize(
+    ("spec", "daemonset"),
+    [
+        ({"paused": True}, PREPARED),
+        ({}, DaemonSetFacts(prepared=True, in_force=False)),
+        ({}, DaemonSetFacts(exists=False)),
+    ],
+)
+def test_it_is_not_drained_where_nothing_may_move_or_nobody_would_leave(
+    spec: dict[str, object], daemonset: DaemonSetFacts
+) -> None:
+    made = plan(migration(**spec), [replace(DONE, drained=False)], daemonset, NOW)  # type: ignore[arg-type]
+    assert DrainKubeProxy("n1") not in made.actions
+
+
+def test_a_daemonset_whose_record_somebody_removed_is_put_back_all_the_same() -> None:
+    unrecorded = DaemonSetFacts(in_force=True, unrecorded=True)
+    made = plan(migration("KubeProxy"), HEALTHY, unrecorded, NOW)
+    assert made.actions == (RestoreDaemonSet(),)
+    assert not made.verdict.ready
+    # Somebody who wants the same as we did has it for themselves.
+    made = plan(migration("KubeProxy"), HEALTHY, DaemonSetFacts(in_force=True), NOW)
+    assert made.actions == ()
+    assert made.verdict.ready
+
+
+@pytest.mark.parametrize("rung", [Rung.SERVING, Rung.SOLE])
+def test_how_kube_proxys_pods_are_found_outlives_their_daemonset(rung: Rung) -> None:
+    """Its selector is known from the DaemonSet; when that is gone, a NodeMigration has to remember it."""
+    facts = node("n1", rung, soaked=rung is Rung.SOLE)
+    assert facts.migration is not None
+    known = KubeProxySelector(selector={"k8s-app": "kube-proxy"})
+    spec = facts.migration.spec.model_copy(update={"kube_proxy": known})
+    facts = replace(facts, migration=replace(facts.migration, spec=spec))
+    for target in ("eBPF", "KubeProxy"):
+        made = plan(migration(target), [facts], DaemonSetFacts(exists=False), NOW)
+        written = [a.spec for a in made.actions if isinstance(a, SetRung | EnsureNodeMigration)]
+        assert all(each.kube_proxy == known for each in written), target
+
+
+def test_nodes_whose_slot_a_lost_one_has_say_what_to_do() -> None:
+    lost = node("n1", Rung.SERVING, says=status(Rung.SERVING, heartbeat=ago(500)), ready=False)
+    made = plan(migration("KubeProxy"), [lost, node("n2", Rung.SOLE, soaked=True)], PREPARED, NOW)
+    assert rungs(made) == {}
+    assert stalled(made) == (Phase.REVERSING, Reason.REVERSING, True)
+    assert "node n2: expected a slot for its way back" in made.verdict.message
+    assert "used up by n1, which is not heard of. If that machine will not come back, delete its Node" in (
+        made.verdict.message
+    )
+
+
+def test_what_is_not_served_names_the_nodes_and_how_old_that_is() -> None:
+    asks = [Unserved(feature=Feature.NODE_PORT, service="shop/web", message="no programs on devices")]
+    nodes = [
+        node("n1"),
+        node("n2", says=status(unserved=asks)),
+        node("n3", says=status(unserved=asks, heartbeat=ago(900)), ready=False),
+    ]
+    text = plan(migration(), nodes, UNTOUCHED, NOW).verdict.message
+    assert "NodePort, which is served not on n2, n3 (as it said at" in text
+    assert "or leave these nodes out with spec.nodeSelector" in text

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from handover_operator import drain
-from handover_operator.affinity import EXPRESSION, has_ours, with_ours, without_ours
+from handover_operator.affinity import EXPRESSION, has_ours, pruned, with_ours, without_ours
 
 from e2e.fakeapi import patched
 
@@ -84,6 +84,24 @@ def test_a_restoration_gives_the_spec_that_was(path: Path) -> None:
 def test_fields_are_put_back_under_their_owners_name(name: str, manager: str) -> None:
     _, prepared = named(name)
     assert drain.restoration(prepared).manager == manager
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_without_its_record_our_change_goes_all_the_same(path: Path) -> None:
+    before, prepared = sample(path)
+    del prepared["metadata"]["annotations"][drain.ANNOTATION]
+    assert drain.is_unrecorded(prepared)
+    back = drain.restoration(prepared)
+    if not back.operations:
+        # Given up, they fall back to what they were: a rolling update, and no affinity.
+        assert before["spec"].get("updateStrategy", {}).get("type", "RollingUpdate") == "RollingUpdate"
+        assert not pruned(before["spec"]["template"]["spec"].get("affinity"))
+        return
+    after = patched(prepared, back.operations)["spec"]
+    assert after["updateStrategy"] == before["spec"]["updateStrategy"]
+    affinity = [pruned(spec["template"]["spec"].get("affinity")) or None for spec in (after, before["spec"])]
+    assert affinity[0] == affinity[1], "but for what stood empty in it"
+    assert not drain.is_unrecorded(before)
 
 
 def test_without_a_record_there_is_nothing_to_restore() -> None:
