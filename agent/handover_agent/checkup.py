@@ -13,7 +13,7 @@ from handover_agent import devices, kubeproxy
 from handover_agent.bpffs import Pins
 from handover_agent.datapath import Datapath
 from handover_agent.devices import Place
-from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
+from handover_agent.kubeproxy import KubeProxyError, Snapshot, forwarding, keeper
 from handover_agent.ladder.journal import Journal, JournalUnreadable, Record
 from handover_agent.layout import LAYOUT
 from handover_agent.layouts import NoWay, way
@@ -154,10 +154,18 @@ def devices_text(
     return text, not lacking
 
 
+def _recorded(settings: Settings) -> forwarding.Recorded:
+    """What the snapshot says that kube-proxy accepted. That it cannot be read is another finding's to say."""
+    try:
+        return Snapshot.load(settings.state_dir / "snapshot").filters
+    except KubeProxyError:
+        return forwarding.NOTHING
+
+
 def _rules(settings: Settings, record: Record) -> list[Finding]:
     try:
         found = kubeproxy.inspect()
-        kept = keeper.present()
+        kept = keeper.present(_recorded(settings))
     except KubeProxyError as error:
         return [Finding(False, "kube-proxy's rules", str(error))]
     findings = []

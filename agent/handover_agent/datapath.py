@@ -204,22 +204,27 @@ class Datapath:
                 self._pins.remove(self._pins.programs(other))
         self._pins.remove_old_maps()
 
-    def attach(self) -> None:
+    def attach(self, *, alone: bool = False) -> None:
         """Serve new connections. Does nothing more than that when already attached.
 
-        Raises NotAttached when devices are left without their programs; then nothing is accepted that was not.
+        Raises NotAttached when devices are left without their programs; then nothing is accepted that was not. But
+        where nobody else serves this node (`alone`), what can be served is, and the error comes afterwards.
         """
         self._check_cgroup()
         with self._pins.locked(make=False):
             self._settle()
             version = self._loaded_version("attach")
             if not self._attached():
-                self._write_accepting(False)
+                if not alone:
+                    self._write_accepting(False)
                 links.attach(self._pins.links, self._pins.programs(version), self._cgroup)
-            self._raise(self._align(version))
+            problems = self._align(version)
+            if not alone:
+                self._raise(problems)
             self._keep_left()  # those that are silent now; the programs note the others as long as they do not accept
             self._write_accepting(True)
             self._keep_left()  # and from whom those others are
+            self._raise(problems)
 
     def follow(self) -> None:
         """While attached, have the programs on the devices that there are now. Raises NotAttached."""

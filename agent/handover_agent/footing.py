@@ -21,7 +21,7 @@ from handover_agent.bpffs import LayoutMismatch
 from handover_agent.conntrack import Pass, Serving, old_flows, reconcile_udp
 from handover_agent.datapath import Datapath
 from handover_agent.features import Features
-from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, keeper, nodeports
+from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, forwarding, keeper, nodeports
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.ports import Blocked, Programs, RulesSeen
 from handover_agent.lately import Before
@@ -103,8 +103,8 @@ class KernelDatapath:
         """As `Datapath.take_larger`."""
         await self._thread(self._datapath.take_larger)
 
-    async def attach(self) -> None:
-        await self._thread(self._datapath.attach)
+    async def attach(self, *, alone: bool) -> None:
+        await self._thread(lambda: self._datapath.attach(alone=alone))
 
     async def follow(self) -> None:
         await self._thread(self._datapath.follow)
@@ -182,6 +182,8 @@ class KernelRules:
         self._thread = Thread("rules")
         self.digest = ""
         """Of the snapshot on disk, as last read."""
+        self.restorable = False
+        """Whether there are any rules of kube-proxy's in it."""
 
     async def inspect(self) -> RulesSeen:
         seen = await self._thread(_inspect)
@@ -219,7 +221,10 @@ class KernelRules:
         self._note("", ProxyMode.NONE, None)
 
     async def ensure_keeper(self) -> None:
-        await self._thread(keeper.ensure)
+        await self._thread(lambda: keeper.ensure(self._accepted()))
+
+    async def ensure_accepts(self) -> None:
+        await self._thread(lambda: forwarding.ensure(self._accepted()))
 
     async def remove_keeper(self) -> None:
         await self._thread(keeper.remove)
@@ -237,8 +242,15 @@ class KernelRules:
         """The old flows have ended: established connections need no table of ours any more."""
         await self._thread(keeper.release)
 
+    def _accepted(self) -> forwarding.Recorded:
+        """What kube-proxy accepted, by the snapshot; without one, the rules in force have to tell."""
+        try:
+            return Snapshot.load(self._directory).filters
+        except SnapshotInvalid:
+            return forwarding.NOTHING
+
     def _note(self, digest: str, mode: ProxyMode, node_ports: NodePortPlaces | None) -> None:
-        self.digest = digest
+        self.digest, self.restorable = digest, bool(digest) and mode is not ProxyMode.NONE
         self._recorded(digest, mode, node_ports)
 
     def _read(self) -> tuple[str, ProxyMode, NodePortPlaces | None]:

@@ -218,7 +218,7 @@ class Loops:
             unreachable_s=now - self._unreachable_since,
             baseline=self._prober.probes.baseline,
             rounds=tuple(self._bad_rounds),
-            snapshot=bool(self._rules.digest),
+            snapshot=self._rules.restorable,
         )
         if self._limits is not None and must_restore(vitals, self._limits):
             await self._ladder.trip()

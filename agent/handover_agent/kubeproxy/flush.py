@@ -22,7 +22,7 @@ def flush(snapshot: Snapshot) -> list[str]:
     """
     inspection = inspect()
     _require_covered(snapshot, inspection)
-    keeper.ensure()
+    keeper.ensure(snapshot.filters)
     snapshot.begin_flush()
     removed: list[str] = []
     for attempt in range(1, _ATTEMPTS + 1):

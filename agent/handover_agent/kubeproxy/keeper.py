@@ -11,6 +11,7 @@ nothing, and an empty NAT chain per hook.
 
 from handover_agent.kubeproxy import forwarding, nftables
 from handover_agent.kubeproxy.errors import ToolFailed
+from handover_agent.kubeproxy.forwarding import NOTHING, Recorded
 
 TABLE = "handover"
 _FORMS = (("inet",), ("ip", "ip6"))  # NAT chains in `inet` need kernel 5.2
@@ -23,19 +24,19 @@ _CHAINS = (
 _RULE = 'ct state established,related accept comment "keeps conntrack in use; accepts in this chain only"'
 
 
-def ensure() -> None:
-    """Put the keeper in place, or repair it. Idempotent. Raises KubeProxyError."""
+def ensure(recorded: Recorded = NOTHING) -> None:
+    """Put the keeper in place, or repair it; `recorded` as for `forwarding.ensure`. Idempotent. Raises KubeProxyError."""
     if not _complete():
         try:
             nftables.apply(_transaction(_FORMS[0]))
         except ToolFailed:
             nftables.apply(_transaction(_FORMS[1]))
-    forwarding.ensure()
+    forwarding.ensure(recorded)
 
 
-def present() -> bool:
+def present(recorded: Recorded = NOTHING) -> bool:
     """Whether both halves of the keeper are there and whole."""
-    return _complete() and forwarding.present()
+    return _complete() and forwarding.present(recorded)
 
 
 def release() -> None:

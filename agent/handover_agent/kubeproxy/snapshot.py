@@ -105,6 +105,11 @@ class Snapshot:
         return cls(directory, manifest, hashlib.sha256(raw).hexdigest(), rulesets, mine, nft)
 
     @property
+    def filters(self) -> dict[Source, Rules]:
+        """The filter tables, which say what was accepted where."""
+        return {source: tables["filter"] for source, tables in self.rulesets.items() if "filter" in tables}
+
+    @property
     def flushing(self) -> bool:
         """Whether a flush has begun that was not undone by a restore."""
         return (self.directory / _FLUSHING).exists()

@@ -96,7 +96,9 @@ async def probe_baseline(ascent: Ascent) -> None:
 
 
 async def attach(ascent: Ascent) -> None:
-    await ascent.ground.datapath.attach()
+    """Without kube-proxy's rules there is nobody who would serve until every device has its programs."""
+    seen = await ascent.ground.rules.inspect()
+    await ascent.ground.datapath.attach(alone=not seen.in_force)
     await ascent.ground.datapath.set_accepting(True)
     if not (await ascent.ground.datapath.programs()).serving:
         raise Blocked("NotAttached", "the programs were attached, but the kernel does not list them as such")

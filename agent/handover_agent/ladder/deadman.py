@@ -35,6 +35,7 @@ class Vitals:
     rounds: tuple[ProbeResult, ...]
     """The latest rounds, oldest first, all taken while the API server was out of reach."""
     snapshot: bool
+    """Whether there are rules to put back."""
 
 
 def failed_round(result: ProbeResult, baseline: ProbeResult | None, ratio: float) -> bool:

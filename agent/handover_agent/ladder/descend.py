@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from handover_api.base import Rung
 
-from handover_agent.ladder.ports import Blocked, Waiting
+from handover_agent.ladder.journal import Journal
+from handover_agent.ladder.ports import Blocked, Rules, Waiting
 from handover_agent.ladder.step import Act, Ascent, Step, ensure_keeper, kube_proxy_signs
 
 BEHIND_S = 10.0
@@ -36,9 +37,17 @@ async def put_rules_back(ascent: Ascent) -> None:
                 "leave nobody "
                 "to serve. Start kube-proxy on this node, it writes its rules anew",
             )
-        await rules.restore()
+        await restore(ascent.ground.rules, journal)
     if journal.record.flushing:
         journal.write(replace(journal.record, flushing=False))
+
+
+async def restore(rules: Rules, journal: Journal) -> None:
+    """The snapshot's rules, all of them: they are written one table after the other, and whoever goes on after the half
+    of them must not take that for the whole. So the record says `flushing` meanwhile.
+    """
+    journal.write(replace(journal.record, flushing=True))
+    await rules.restore()
 
 
 async def kube_proxy_signs_unless_unreachable(ascent: Ascent) -> str:

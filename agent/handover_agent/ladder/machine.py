@@ -6,6 +6,7 @@ reason; what has been reached is looked at again and again, because others have 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from handover_api.base import Rung
 from handover_api.nodemigration import Fault
 
 from handover_agent.ladder.climb import CLIMB
-from handover_agent.ladder.descend import DESCEND
+from handover_agent.ladder.descend import DESCEND, restore
 from handover_agent.ladder.journal import Journal, JournalUnreadable, Record
 from handover_agent.ladder.ports import Blocked, Ground, Waiting
 from handover_agent.ladder.reached import Seen, derive, next_step
@@ -81,6 +82,7 @@ class Ladder:
         self._generation = 0
         self._doing = ""
         self._trouble: Fault | None = None
+        self._keep_again = 0.0
         self.started = asyncio.Event()
         self.arrived = asyncio.Event()
         """Set whenever a rung has been reached; whoever waits for it clears it."""
@@ -134,7 +136,11 @@ class Ladder:
             self._changed.clear()
             try:
                 async with self.lock:
-                    moved = await self.advance()
+                    try:
+                        moved = await self.advance()
+                    except Exception:
+                        await self._keep_meanwhile()
+                        raise
                     if not moved:
                         await self.keep()
                 pause = RETRY_FIRST_S
@@ -205,16 +211,32 @@ class Ladder:
         await upkeep(self._ascent(), self.record.lowest)
         self._clear()
 
+    async def _keep_meanwhile(self) -> None:
+        """A step that cannot go on, for hours maybe, is no reason to let go of the rung below it."""
+        if self.record.tripped or time.monotonic() < self._keep_again:
+            return
+        self._keep_again = time.monotonic() + self._pace.upkeep_s
+        try:
+            await upkeep(self._ascent(), self.record.lowest)
+        except Exception as error:  # what the step raises is told; this may be its consequence
+            log.warning("the rung is not kept", extra={"rung": self.record.lowest, "error": str(error)})
+
     async def trip(self) -> None:
-        """The dead-man timer has run out: the snapshot goes back, new connections are left to it."""
+        """The dead-man timer has run out: the snapshot goes back, new connections are left to it. Raises what stands in
+        the way of that; then the datapath goes on as well as it can.
+        """
         async with self.lock:
             log.error(
                 "dead man: the datapath fails and no API server answers; kube-proxy's rules are put back"
             )
-            self._journal.write(replace(self.record, tripped=True))
             seen = await self._ground.rules.inspect()
             if not seen.in_force or self.record.flushing:
-                await self._ground.rules.restore()
+                await restore(self._ground.rules, self._journal)
+                if not (await self._ground.rules.inspect()).in_force:
+                    raise Blocked(
+                        "NothingRestored", "the snapshot has no rules of kube-proxy's: nobody would serve"
+                    )
+            self._journal.write(replace(self.record, tripped=True))
             await self._ground.port.release()
             await self._ground.datapath.set_accepting(False)
             self._journal.write(replace(self.record.at(Rung.SHADOW, self._now()), flushing=False))

@@ -168,6 +168,24 @@ def test_nothing_new_is_accepted_while_a_device_is_left_out(
     assert own.state().accepting, "all others go on"
 
 
+def test_where_nobody_else_serves_all_others_are_served_without_a_device_that_is_left_out(
+    node: Namespace, own: Datapath, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "tcx", lambda: False)
+    Pod(node, "pod2", ("10.0.0.6", "fd00::6"))
+    run("tc", "qdisc", "add", "dev", "pod1", "ingress")
+    own.load()
+    with pytest.raises(NotAttached, match=r"pod1"):
+        own.attach(alone=True)
+    assert own.state().accepting
+    assert served(bpffs) == points("pod2")
+    next(iter((bpffs / "own" / "links").iterdir())).unlink()  # somebody takes a hook away
+    assert not own.state().attached
+    with pytest.raises(NotAttached, match=r"pod1"):
+        own.attach(alone=True)
+    assert own.state().accepting
+
+
 def test_filters_go_also_when_the_pins_were_lost(
     node: Namespace, own: Datapath, bpffs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,47 @@ def test_without_a_jump_to_kube_forward_nothing_is_added() -> None:
     assert forwarding.addition(None) == ""
 
 
+def bare_table(*rules: str) -> Rules:
+    return parse("\n".join(["*filter", ":FORWARD DROP [0:0]", *rules, "COMMIT"]))["filter"]
+
+
+RECORDED = forward_table("-A FORWARD -j USER", KUBE_FORWARD, "-A FORWARD -j OTHER")
+
+
+@pytest.mark.parametrize(
+    ("now", "place"),
+    [
+        (("-A FORWARD -j USER", "-A FORWARD -j OTHER"), 2),
+        (("-A FORWARD -j NEW", "-A FORWARD -j USER", "-A FORWARD -j OTHER"), 3),
+        (("-A FORWARD -j OTHER",), 1),
+        ((), 1),
+    ],
+)
+def test_once_kube_proxys_rules_are_gone_the_snapshot_says_what_was_accepted_and_where(
+    now: tuple[str, ...], place: int
+) -> None:
+    text = forwarding.addition(bare_table(*now), RECORDED).splitlines()
+    assert text[2] == "-A HANDOVER-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    assert text[-2].startswith(f"-I FORWARD {place} ")
+    assert text[-2].endswith("-j HANDOVER-FORWARD")
+
+
+def test_what_stands_there_already_is_not_written_again() -> None:
+    text = forwarding.addition(bare_table("-A FORWARD -j USER"), RECORDED)
+    there = [line for line in text.splitlines() if line.startswith((":", "-A"))]
+    jump = "-A FORWARD -j HANDOVER-FORWARD"
+    chains, rules = there[:1], there[1:]
+    table = parse(
+        "\n".join(["*filter", ":FORWARD DROP [0:0]", *chains, "-A FORWARD -j USER", jump, *rules, "COMMIT"])
+    )
+    assert forwarding.addition(table["filter"], RECORDED) == ""
+
+
+def test_a_snapshot_without_kube_forward_adds_nothing() -> None:
+    assert forwarding.addition(bare_table(), bare_table("-A FORWARD -j USER")) == ""
+    assert forwarding.addition(None, RECORDED) == ""
+
+
 @pytest.mark.parametrize(
     "text", ["*nat\n", "nonsense\n", "*nat\n-A X -j Y\nCOMMIT\n", "*nat\n*filter\nCOMMIT\n", ":X - [0:0]\n"]
 )

@@ -82,7 +82,7 @@ async def test_the_order_is_snapshot_keeper_attach_then_flush(tmp_path: Path) ->
     assert up.index("take snapshot") < up.index("baseline") < up.index("attach")
     assert max(i for i, call in enumerate(up[:flush]) if call == "pods") > up.index("bind")
     assert (
-        down.index("restore") < down.index("release") < down.index("accepting False") < down.index("detach")
+        down.index("restore 2") < down.index("release") < down.index("accepting False") < down.index("detach")
     )
     assert (
         down.index("detach")

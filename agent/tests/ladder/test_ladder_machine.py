@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from handover_agent.ladder.machine import Goal
 from handover_agent.ladder.ports import Blocked, Waiting
 from handover_agent.ladder.reached import next_step
 from handover_api.base import Rung
-from tests.ladder.world import Agent, World
+from tests.ladder.world import NOTHING_RECORDED, Agent, Killed, NotAttachedHere, World
 
 pytestmark = pytest.mark.unit
 
@@ -253,6 +254,134 @@ async def test_upkeep_attaches_again_what_others_detached(world: World, agent: A
     await agent.ladder.keep()
     assert world.attached
     assert world.accepting
+
+
+async def test_one_thing_that_cannot_be_kept_is_no_reason_to_neglect_the_others(
+    world: World, agent: Agent, tmp_path: Path
+) -> None:
+    await at_sole(agent)
+    world.unfit_device, world.path = "veth7", False
+    after = Agent(world, tmp_path / "journal.json")
+    await after.ladder.start()
+    world.calls.clear()
+    with pytest.raises(NotAttachedHere):
+        await after.ladder.keep()
+    assert after.fakes.port_held
+    assert world.path
+    assert "fill" in world.calls
+
+
+async def test_who_may_not_list_pods_holds_the_port_and_follows_the_table(
+    world: World, agent: Agent, tmp_path: Path
+) -> None:
+    await at_sole(agent)
+    world.pods_error = "forbidden"
+    after = Agent(world, tmp_path / "journal.json")
+    await after.ladder.start()
+    world.calls.clear()
+    with pytest.raises(PermissionError):
+        await after.ladder.keep()
+    assert after.fakes.port_held
+    assert "fill" in world.calls
+
+
+async def test_beside_a_kube_proxy_that_returned_the_table_is_still_followed(
+    world: World, agent: Agent, tmp_path: Path
+) -> None:
+    await at_sole(agent)
+    world.kube_proxy_returns()
+    after = Agent(world, tmp_path / "journal.json")
+    await after.ladder.start()
+    world.calls.clear()
+    with pytest.raises(Blocked, match="kube-proxy runs on this node again"):
+        await after.ladder.keep()
+    assert "fill" in world.calls
+    assert "bind" not in world.calls
+
+
+async def test_the_rung_is_kept_while_the_next_step_is_blocked(world: World, agent: Agent) -> None:
+    await at_sole(agent)
+    await agent.go(Rung.SERVING)
+    world.path = False
+    agent.ladder.want(Goal(Rung.SHADOW, None, 5))
+    async with running(agent):
+        await until(lambda: world.path)
+    assert world.accepting
+
+
+async def test_a_fault_gets_old_although_the_rung_is_kept(world: World, tmp_path: Path) -> None:
+    agent = Agent(world, tmp_path / "journal.json", upkeep_s=0.0)
+    await at_sole(agent)
+    await agent.go(Rung.SERVING)
+    world.calls.clear()
+    agent.ladder.want(Goal(Rung.SHADOW, None, 5))
+    async with running(agent):
+        await until(lambda: world.calls.count("path") > 1)
+        world.now += timedelta(seconds=10)
+        await until(lambda: agent.reports[-1].fault is not None)
+    fault = agent.reports[-1].fault
+    assert fault is not None
+    assert fault.reason == "KubeProxyAbsent"
+
+
+async def test_a_node_that_is_alone_serves_although_a_device_takes_no_programs(
+    world: World, agent: Agent, tmp_path: Path
+) -> None:
+    await at_sole(agent)
+    world.check = lambda name: None  # type: ignore[method-assign] # after a reboot nobody serves at first
+    world.reboot()
+    world.unfit_device = "veth7"
+    after = Agent(world, tmp_path / "journal.json")
+    with pytest.raises(NotAttachedHere):
+        await after.go(Rung.SOLE)
+    assert world.accepting
+
+
+async def test_beside_kube_proxy_nothing_is_accepted_before_every_device_has_its_programs(
+    world: World, agent: Agent
+) -> None:
+    world.unfit_device = "veth7"
+    with pytest.raises(NotAttachedHere):
+        await agent.go(Rung.SERVING)
+    assert not world.accepting
+
+
+async def test_what_kube_forward_accepted_is_kept_once_the_keeper_is_gone(world: World, agent: Agent) -> None:
+    await at_sole(agent)
+    agent.ladder.remember(replace(agent.ladder.record, keeper_dropped=True))
+    world.calls.clear()
+    await agent.ladder.keep()
+    assert "accepts" in world.calls
+    assert "keeper" not in world.calls
+
+
+async def test_a_dead_man_lets_go_of_nothing_when_there_was_nothing_to_put_back(
+    world: World, agent: Agent
+) -> None:
+    await at_sole(agent)
+    world.snapshot = NOTHING_RECORDED
+    with pytest.raises(Blocked, match="nobody would serve"):
+        await agent.ladder.trip()
+    assert (world.accepting, agent.rung, agent.ladder.record.tripped) == (True, Rung.SOLE, False)
+
+
+async def test_a_dead_man_that_was_killed_half_way_puts_the_rest_back(
+    world: World, agent: Agent, tmp_path: Path
+) -> None:
+    await at_sole(agent)
+    for number in range(20):
+        world.kill_at = len(world.calls) + number
+        try:
+            await agent.ladder.trip()
+        except Killed:
+            agent = Agent(world, tmp_path / "journal.json")
+            world.kill_at = None
+            await agent.ladder.start()
+        else:
+            break
+    world.kill_at = None
+    await agent.ladder.trip()
+    assert (world.rules, world.accepting, agent.rung) == (100, False, Rung.SHADOW)
 
 
 async def test_a_kube_proxy_that_returns_at_sole_is_reported_and_nothing_is_removed(

@@ -18,6 +18,14 @@ class Killed(BaseException):
     """SIGKILL: nothing after it runs, nothing catches it."""
 
 
+class NotAttachedHere(Exception):
+    """As the datapath says it of a device."""
+
+
+NOTHING_RECORDED = "rules 0"
+"""A snapshot of a node that had no rules."""
+
+
 class BrokenRule(AssertionError):
     """The ladder did what it must never do."""
 
@@ -45,6 +53,9 @@ class World:
     udp_sockets: int = 0
     differences: list[str] = field(default_factory=list)
     map_differences: list[str] = field(default_factory=list)
+    unfit_device: str = ""
+    """One that takes no programs."""
+    pods_error: str = ""
     missing_hooks: list[str] = field(default_factory=list)
     unsupported: str = ""
     baseline: bool = False
@@ -112,7 +123,7 @@ class Fakes:
     async def load(self) -> None:
         self.world.call("load", lambda: setattr(self.world, "loaded", True))
 
-    async def attach(self) -> None:
+    async def attach(self, *, alone: bool) -> None:
         def effect() -> None:
             if not self.world.filled:
                 raise BrokenRule("attached before the maps were filled")
@@ -120,7 +131,10 @@ class Fakes:
                 raise BrokenRule("attached without keeper or snapshot")
             if not self.world.path:
                 raise BrokenRule("attached without the table that masquerades for the packet path")
-            self.world.attached = self.world.accepting = True
+            self.world.attached = True
+            self.world.accepting = alone or self.world.accepting or not self.world.unfit_device
+            if self.world.unfit_device:
+                raise NotAttachedHere(self.world.unfit_device)
 
         self.world.call("attach", effect)
 
@@ -141,6 +155,8 @@ class Fakes:
 
     async def follow(self) -> None:
         self.world.call("follow")
+        if self.world.unfit_device and self.world.attached:
+            raise NotAttachedHere(self.world.unfit_device)
 
     async def programs(self) -> Programs:
         world = self.world
@@ -175,6 +191,8 @@ class Fakes:
         self.world.call("pods")
         if not self.world.api:
             raise ConnectionError("no API server")
+        if self.world.pods_error:
+            raise PermissionError(self.world.pods_error)
         return ["pod kube-system/kube-proxy-x"] if self.world.kube_proxy else []
 
     # prober
@@ -232,14 +250,22 @@ class Rules:
         return self.world.snapshot
 
     async def restore(self) -> None:
-        def effect() -> None:
-            if self.world.kube_proxy and self.world.rules:
-                raise BrokenRule("restored over a running kube-proxy")
-            if not self.world.snapshot.startswith("rules 100 "):
-                raise BrokenRule(f"restored {self.world.snapshot!r}")
-            self.world.rules, self.world.partly_flushed = 100, False
+        def half(whole: int) -> Callable[[], None]:
+            def effect() -> None:
+                world = self.world
+                if world.kube_proxy and world.rules:
+                    raise BrokenRule("restored over a running kube-proxy")
+                if world.snapshot == NOTHING_RECORDED:
+                    return
+                if not world.snapshot.startswith("rules 100 "):
+                    raise BrokenRule(f"restored {world.snapshot!r}")
+                world.rules = max(world.rules, whole)
+                world.partly_flushed = world.rules < 100
 
-        self.world.call("restore", effect)
+            return effect
+
+        self.world.call("restore 1", half(50))
+        self.world.call("restore 2", half(100))
 
     async def flush(self) -> None:
         def half(left: int) -> Callable[[], None]:
@@ -267,6 +293,9 @@ class Rules:
 
     async def ensure_keeper(self) -> None:
         self.world.call("keeper", lambda: setattr(self.world, "keeper", True))
+
+    async def ensure_accepts(self) -> None:
+        self.world.call("accepts")
 
     async def remove_keeper(self) -> None:
         self.world.call("remove keeper", lambda: setattr(self.world, "keeper", False))
@@ -325,14 +354,14 @@ class DiskJournal(Journal):
 class Agent:
     """One process: a ladder over the world, and what it last reported."""
 
-    def __init__(self, world: World, path: Path, grace_s: float = 20.0) -> None:
+    def __init__(self, world: World, path: Path, grace_s: float = 20.0, upkeep_s: float = 10.0) -> None:
         self.world, self.fakes = world, Fakes(world)
         self.reports: list[Standing] = []
         self.ladder = Ladder(
             self.fakes.ground,
             DiskJournal(world, path),
             self.reports.append,
-            Pace(grace_s=grace_s),
+            Pace(grace_s=grace_s, upkeep_s=upkeep_s),
             now=lambda: world.now,
         )
 

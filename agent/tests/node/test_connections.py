@@ -33,7 +33,7 @@ def client(uplink: Namespace) -> Pod:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush without its keeper, to see that it is needed."""
-    monkeypatch.setattr("handover_agent.kubeproxy.keeper.ensure", lambda: None)
+    monkeypatch.setattr("handover_agent.kubeproxy.keeper.ensure", lambda recorded: None)
 
 
 def only_kube_proxys(mode: str) -> None:
@@ -111,11 +111,18 @@ def test_where_forward_drops_forwarded_connections_need_our_accepts(
     if family == 6:
         run(tool, "-A", "FORWARD", "-p", "icmpv6", "-j", "ACCEPT")
     (through, _) = list(connections(node, client, server, family))
-    kubeproxy.flush(Snapshot.take(tmp_path / "s"))
+    snapshot = Snapshot.take(tmp_path / "s")
+    kubeproxy.flush(snapshot)
     assert through.alive()
     keeper.release()
     keeper.ensure()
+    forwarding.remove()  # or a reboot does it, or somebody who loads a firewall
+    assert not keeper.present(snapshot.filters)
+    keeper.ensure(snapshot.filters)
+    assert keeper.present(snapshot.filters)
+    assert through.alive()
     forwarding.remove()
+    keeper.ensure()
     assert not through.alive()
     through.close()
 
