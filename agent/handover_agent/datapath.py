@@ -110,9 +110,10 @@ class Datapath:
     the devices of this network namespace.
     """
 
-    def __init__(self, pins: Path, cgroup: Path) -> None:
+    def __init__(self, pins: Path, cgroup: Path, *, node_sockets_only: bool = False) -> None:
+        """`node_sockets_only`: sockets in pods' network namespaces are left to the packet path."""
         self._pins = Pins(pins)
-        self._cgroup = cgroup
+        self._cgroup, self._node_sockets_only = cgroup, node_sockets_only
         self.remembered = Remembered(self._pins)
 
     def probe_features(self) -> Features:
@@ -346,6 +347,7 @@ class Datapath:
     def _align(self, version: str) -> list[str]:
         how, places = attaching.means(self._pins.devices, features.tcx()), devices.look()
         pinnedsettings.write_own_ipv4(self._pins.maps, devices.own_ipv4(places))
+        pinnedsettings.write_node_only(self._pins.maps, self._node_sockets_only)
         return attaching.align(how, self._pins.programs(version), places)
 
     def _align_behind(self, programs: Path, points: Collection[Point]) -> list[str]:

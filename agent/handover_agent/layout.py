@@ -27,7 +27,7 @@ _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
 _INDEX = struct.Struct("=I")
 _WORDS = struct.Struct("=4I")
-_SETTINGS = struct.Struct("=HH4s")
+_SETTINGS = struct.Struct("=HBB4s")
 _ACCEPTING = struct.Struct("=H")  # the beginning of it, in every layout
 _FORWARD_KEY = struct.Struct("=Q20s4x")
 _SOURCE = struct.Struct("=I4s16s")
@@ -147,9 +147,11 @@ def pack_index(index: int) -> bytes:
     return _INDEX.pack(index)
 
 
-def pack_settings(accepting: bool, own_ipv4: bytes = bytes(4), noting: bool = False) -> bytes:
+def pack_settings(
+    accepting: bool, own_ipv4: bytes = bytes(4), noting: bool = False, node_only: bool = False
+) -> bytes:
     """struct settings. `own_ipv4`: four bytes, zeros for none."""
-    return _SETTINGS.pack(accepting, noting, own_ipv4)
+    return _SETTINGS.pack(accepting, noting, node_only, own_ipv4)
 
 
 def with_accepting(raw: bytes, accepting: bool) -> bytes:
@@ -179,7 +181,12 @@ def unpack_forward(raw: bytes) -> Backend:
 
 def unpack_own_ipv4(raw: bytes) -> bytes:
     """What the node's packets from 127.0.0.1 get as their source."""
-    return bytes(_SETTINGS.unpack(raw)[2])
+    return bytes(_SETTINGS.unpack(raw)[3])
+
+
+def unpack_node_only(raw: bytes) -> bool:
+    """Whether pods' sockets are left to the packet path."""
+    return bool(_SETTINGS.unpack(raw)[2])
 
 
 def pack_source(service_id: int, address: bytes, prefix_bits: int) -> bytes:

@@ -1,7 +1,7 @@
 """The record by which the agent switches programs (struct settings): whether they accept new connections, whether they
-note stranded sockets, and as whom they know the node.
+note stranded sockets, whether they leave pods' sockets alone, and as whom they know the node.
 
-The maps of each layout have one. All begin with the first of the three, so that it is read and written in those of a
+The maps of each layout have one. All begin with the first of these, so that it is read and written in those of a
 layout that this agent knows nothing else of.
 """
 
@@ -24,8 +24,15 @@ def write_accepting(maps: Path, accepting: bool) -> None:
 def write_own_ipv4(maps: Path, own: bytes) -> None:
     """The node's address for what it sends from 127.0.0.1; zeros: it has none. Nothing happens where no maps are."""
     raw = _read(maps)
-    if raw and layout.unpack_own_ipv4(raw) != own:
-        _write(maps, layout.pack_settings(layout.unpack_settings(raw), own, layout.unpack_noting(raw)))
+    if raw:
+        _change(maps, raw, own, layout.unpack_noting(raw), layout.unpack_node_only(raw))
+
+
+def write_node_only(maps: Path, node_only: bool) -> None:
+    """Have pods' sockets left to the packet path, or not. Nothing happens where no maps are."""
+    raw = _read(maps)
+    if raw:
+        _change(maps, raw, layout.unpack_own_ipv4(raw), layout.unpack_noting(raw), node_only)
 
 
 def is_noting(maps: Path) -> bool | None:
@@ -38,7 +45,20 @@ def write_noting(maps: Path, noting: bool) -> None:
     """Have stranded sockets noted, or not. Nothing happens where no maps are."""
     raw = _read(maps)
     if raw:
-        _write(maps, layout.pack_settings(layout.unpack_settings(raw), layout.unpack_own_ipv4(raw), noting))
+        _change(maps, raw, layout.unpack_own_ipv4(raw), noting, layout.unpack_node_only(raw))
+
+
+def is_node_only(maps: Path) -> bool:
+    """Whether pods' sockets are left to the packet path; no where no maps are."""
+    raw = _read(maps)
+    return bool(raw) and layout.unpack_node_only(raw)
+
+
+def _change(maps: Path, raw: bytes, own: bytes, noting: bool, node_only: bool) -> None:
+    """Write these, if they are others."""
+    wanted = layout.pack_settings(layout.unpack_settings(raw), own, noting, node_only)
+    if wanted != raw:
+        _write(maps, wanted)
 
 
 def _read(maps: Path) -> bytes:

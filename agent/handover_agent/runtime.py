@@ -141,7 +141,7 @@ class Agent:
         )
         self._facts = Facts(self._report, self._port)
         self._node = NodeObject(node)
-        datapath = Datapath(settings.pins, cgroup)
+        datapath = Datapath(settings.pins, cgroup, node_sockets_only=settings.socket_path == "node")
         self._datapath = KernelDatapath(datapath, self._sizes)
         self._devices = Listener()
         self._table = KeptTable(

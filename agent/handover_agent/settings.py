@@ -56,6 +56,12 @@ class Settings(BaseModel):
     )
     frontends: int = Field(default=65536, ge=16, le=1 << 20, description="least room for frontends; it grows")
     backends: int = Field(default=262144, ge=16, le=1 << 24, description="least room for backends; it grows")
+    socket_path: Literal["everywhere", "node"] = Field(
+        default="everywhere",
+        description="whose connections are translated at the socket: everywhere, or those of the node's own network "
+        "namespace only, where a mesh or a nested cluster redirects connections within pods; the packet path takes "
+        "all others",
+    )
     node_port_addresses: str = Field(
         default="",
         description="where NodePorts are: CIDRs or `primary`, with commas; as kube-proxy's rules have it if not given",

@@ -31,6 +31,7 @@ enum ability {
 	PACKET_NETNS = 1,  /* 1: it may ask for the network namespace of a packet's socket */
 	NET_IN_SOCKET = 2, /* else: where in a socket that is, in bytes; 0: not known */
 	COOKIE_IN_NET = 3, /* and where in that its cookie is */
+	NODE_NETNS = 4,    /* the cookie of the node's own network namespace; 0: it is the initial one */
 };
 
 /* Of every socket, of whatever kind, so many words of 8 bytes are there to be read. */

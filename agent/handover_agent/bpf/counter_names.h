@@ -81,3 +81,7 @@ COUNTER(stranded_not_noted,
 COUNTER(packet_left,
 	"Datagrams to a frontend left to conntrack, which began to translate their flow before us")
 COUNTER(packet_held, "Times that a datagram was made to wait while its flow was handed to conntrack")
+COUNTER(pod_loopback_left, "Connections of pods to their own loopback addresses, left alone")
+COUNTER(pod_socket_left, "Connections of pods left to the packet path, as the agent's settings want it")
+COUNTER(loopback_source_left, "Connections to frontends from sockets bound to a loopback address, which lead "
+			      "nowhere else: left to packets")

@@ -190,6 +190,21 @@ static __always_inline void confuse(const struct flow_key *key, struct flow *flo
 		other->confused = 1;
 }
 
+/* Takes the place of a flow that has ended, or of none. 0: it is in use. */
+static __always_inline int take_place(const struct flow_key *backward, const struct flow *entry)
+{
+	struct flow *existing;
+
+	if (!map_update(FLOWS, backward, entry, BPF_NOEXIST))
+		return 1;
+	existing = map_lookup(FLOWS, backward);
+	if (!existing || !has_ended(backward, existing, entry->last_seen_ns))
+		return 0;
+	count(COUNT_flow_ended);
+	forget_flow(backward, existing);
+	return !map_update(FLOWS, backward, entry, BPF_NOEXIST);
+}
+
 /*
  * Writes the backward entry of a new flow; with `another_port`, or where the client's own is taken, for another
  * port of the client, which is then in `flow`. 0: no port is free.
@@ -203,29 +218,21 @@ static __always_inline int take_backward(const struct flow_key *key, struct flow
 	other_key(key, flow, &backward);
 	other_value(key, flow, &entry);
 	if (!another_port) {
-		if (!map_update(FLOWS, &backward, &entry, BPF_NOEXIST))
-			return 1;
 		existing = map_lookup(FLOWS, &backward);
-		if (existing) {
-			if (same_endpoint(&existing->other, &entry.other) &&
-				existing->client_port == entry.client_port) {
-				*existing = entry; /* our own, of which the map took the other half */
-				return 1;
-			}
-			if (has_ended(&backward, existing, entry.last_seen_ns)) {
-				count(COUNT_flow_ended);
-				forget_flow(&backward, existing);
-				if (!map_update(FLOWS, &backward, &entry, BPF_NOEXIST))
-					return 1;
-			}
+		if (existing && same_endpoint(&existing->other, &entry.other) &&
+			existing->client_port == entry.client_port) {
+			*existing = entry; /* our own, of which the map took the other half */
+			return 1;
 		}
+		if (take_place(&backward, &entry))
+			return 1;
 	}
 	for (int i = 0; i < FREE_PORT_TRIES; i++) {
 		flow->client_port =
 			network16(flow->flags & FLOW_NODE ? NODE_PORT_FIRST + random_u32() % NODE_PORTS
 							  : FREE_PORT_FIRST + random_u32() % FREE_PORTS);
 		backward.to_port = flow->client_port;
-		if (!map_update(FLOWS, &backward, &entry, BPF_NOEXIST)) {
+		if (take_place(&backward, &entry)) {
 			if (flow->flags & FLOW_DIRECT)
 				count(COUNT_flow_direct_changed);
 			else if (!(flow->flags & FLOW_NODE))

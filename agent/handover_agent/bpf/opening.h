@@ -186,7 +186,7 @@ static __always_inline int find_or_open(
 		}
 		flow->other.address = packet->key.to;
 		flow->other.port = packet->key.to_port;
-		flow->flags = FLOW_DIRECT;
+		flow->flags = origin == FROM_NODE ? FLOW_DIRECT | FLOW_NODE : FLOW_DIRECT;
 		work->another_port = 1;
 	} else {
 		if (!is_accepting()) {

@@ -18,6 +18,7 @@
 #include "address.h"
 #include "select.h"
 #include "entries.h"
+#include "localhost.h"
 
 /* What a cgroup program returns: to go on with the call, or to fail it (EPERM, unless another error was set). */
 #define PROCEED 1
@@ -60,6 +61,24 @@ static __always_inline void write_ipv6(struct bpf_sock_addr *ctx, const struct e
 	ctx->user_port = endpoint->port;
 }
 
+/* Whether a socket is in the node's own network namespace, and not in a pod's. */
+static __always_inline int is_of_node(struct bpf_sock_addr *ctx)
+{
+	__u64 node = ABILITY(NODE_NETNS);
+
+	return netns_cookie(ctx) == (node ? node : netns_cookie(0));
+}
+
+/* Whether pods' sockets are for the packet path: somebody redirects their connections within the pods, by addresses
+ * that would be gone (a mesh's sidecars). */
+static __always_inline int is_for_node_only(void)
+{
+	__u32 zero = 0;
+	const struct settings *settings = map_lookup(SETTINGS, &zero);
+
+	return settings && settings->node_only;
+}
+
 static __always_inline enum verdict refuse(void)
 {
 	if (!ABILITY(SET_RETVAL)) {
@@ -73,10 +92,10 @@ static __always_inline enum verdict refuse(void)
 
 /*
  * Decides about a destination that a process named, and replaces it when the verdict is CHOSEN or KEPT.
- * `peer` is what the socket is connected to already (all zero when it is not).
+ * `peer` is what the socket is connected to already (all zero when it is not), `source` the address that it is bound to.
  */
-static __always_inline enum verdict outgoing(
-	struct bpf_sock_addr *ctx, struct endpoint *destination, const struct endpoint *peer, enum call call)
+static __always_inline enum verdict outgoing(struct bpf_sock_addr *ctx, struct endpoint *destination,
+	const struct endpoint *peer, const struct address *source, enum call call)
 {
 	struct frontend_key key = {.address = destination->address, .port = destination->port};
 	struct forward *earlier = 0;
@@ -93,8 +112,20 @@ static __always_inline enum verdict outgoing(
 	}
 	key.protocol = protocol;
 	key.scope = SCOPE_INTERNAL;
+	if (is_loopback(&key.address)) {
+		if (!is_of_node(ctx)) {
+			count(COUNT_pod_loopback_left);
+			return LEAVE;
+		}
+		if (is_ipv4(&key.address)) /* any of 127.0.0.0/8 is this node */
+			key.address = localhost();
+	}
 	if (!find_frontend(&key, &frontend)) {
 		count(COUNT_not_a_frontend);
+		return LEAVE;
+	}
+	if (is_for_node_only() && !is_of_node(ctx)) {
+		count(COUNT_pod_socket_left);
 		return LEAVE;
 	}
 	if (call == SENDMSG && same_endpoint(destination, peer)) {
@@ -135,6 +166,10 @@ static __always_inline enum verdict outgoing(
 		count(COUNT_error_backend_family);
 		return LEAVE;
 	}
+	if (is_loopback(source) && !is_loopback(&choice.backend.address)) {
+		count(COUNT_loopback_source_left);
+		return LEAVE;
+	}
 	if (!remember_reverse(cookie, &choice.backend, destination, protocol))
 		return LEAVE;
 	if (verdict == KEPT) {
@@ -165,11 +200,14 @@ static __always_inline int incoming(struct bpf_sock_addr *ctx, struct endpoint *
 
 int connect4(struct bpf_sock_addr *ctx)
 {
+	struct address source = {.word = {0, 0, MAPPED_WORD, 0}};
 	struct endpoint destination, none = {};
 	enum verdict verdict;
 
 	read_ipv4(ctx, &destination);
-	verdict = outgoing(ctx, &destination, &none, CONNECT);
+	if (ctx->sk)
+		source.word[3] = ctx->sk->src_ip4;
+	verdict = outgoing(ctx, &destination, &none, &source, CONNECT);
 	if (verdict == CHOSEN || verdict == KEPT)
 		write_ipv4(ctx, &destination);
 	return verdict == REFUSE ? FAIL : PROCEED;
@@ -178,10 +216,17 @@ int connect4(struct bpf_sock_addr *ctx)
 int connect6(struct bpf_sock_addr *ctx)
 {
 	struct endpoint destination, none = {};
+	struct address source = {};
 	enum verdict verdict;
 
 	read_ipv6(ctx, &destination);
-	verdict = outgoing(ctx, &destination, &none, CONNECT);
+	if (ctx->sk) {
+		source.word[0] = ctx->sk->src_ip6[0];
+		source.word[1] = ctx->sk->src_ip6[1];
+		source.word[2] = ctx->sk->src_ip6[2];
+		source.word[3] = ctx->sk->src_ip6[3];
+	}
+	verdict = outgoing(ctx, &destination, &none, &source, CONNECT);
 	if (verdict == CHOSEN || verdict == KEPT)
 		write_ipv6(ctx, &destination);
 	return verdict == REFUSE ? FAIL : PROCEED;
@@ -189,6 +234,7 @@ int connect6(struct bpf_sock_addr *ctx)
 
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
+	struct address source = {.word = {0, 0, MAPPED_WORD, ctx->msg_src_ip4}};
 	struct endpoint destination, peer = {};
 	enum verdict verdict;
 
@@ -198,7 +244,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 		peer.address.word[3] = ctx->sk->dst_ip4;
 		peer.port = ctx->sk->dst_port;
 	}
-	verdict = outgoing(ctx, &destination, &peer, SENDMSG);
+	verdict = outgoing(ctx, &destination, &peer, &source, SENDMSG);
 	if (verdict == CHOSEN || verdict == KEPT)
 		write_ipv4(ctx, &destination);
 	return verdict == REFUSE ? FAIL : PROCEED;
@@ -207,9 +253,14 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct endpoint destination, peer = {};
+	struct address source;
 	enum verdict verdict;
 
 	read_ipv6(ctx, &destination);
+	source.word[0] = ctx->msg_src_ip6[0];
+	source.word[1] = ctx->msg_src_ip6[1];
+	source.word[2] = ctx->msg_src_ip6[2];
+	source.word[3] = ctx->msg_src_ip6[3];
 	if (ctx->sk) {
 		peer.address.word[0] = ctx->sk->dst_ip6[0];
 		peer.address.word[1] = ctx->sk->dst_ip6[1];
@@ -217,7 +268,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 		peer.address.word[3] = ctx->sk->dst_ip6[3];
 		peer.port = ctx->sk->dst_port;
 	}
-	verdict = outgoing(ctx, &destination, &peer, SENDMSG);
+	verdict = outgoing(ctx, &destination, &peer, &source, SENDMSG);
 	if (verdict == CHOSEN || verdict == KEPT)
 		write_ipv6(ctx, &destination);
 	return verdict == REFUSE ? FAIL : PROCEED;

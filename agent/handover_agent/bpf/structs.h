@@ -22,7 +22,8 @@ struct endpoint {
 
 struct settings {
 	__u16 accepting; /* first in every layout. 0: new connections are left alone, what is translated goes on */
-	__u16 noting;    /* 1: datagrams of stranded sockets are noted (stranded.h) */
+	__u8 noting;     /* 1: datagrams of stranded sockets are noted (stranded.h) */
+	__u8 node_only;  /* 1: sockets of pods are left to the packet path */
 	__be32 own_ipv4; /* an address of the node's, for what it sends from 127.0.0.1; 0: none is known */
 };
 

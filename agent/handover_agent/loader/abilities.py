@@ -2,7 +2,7 @@
 
 from dataclasses import astuple, dataclass
 
-from handover_agent import features
+from handover_agent import features, netns
 from handover_agent.loader.btf import Btf, BtfError
 
 SOCKET_BYTES = 128
@@ -17,6 +17,7 @@ class Abilities:
     packet_netns: bool = False
     net_in_socket: int = 0
     cookie_in_net: int = 0
+    node_netns: int = 0
 
     def numbers(self) -> tuple[int, ...]:
         """What is filled in for each number."""
@@ -24,12 +25,13 @@ class Abilities:
 
 
 def of_kernel(set_retval: bool) -> Abilities:
-    """This kernel's; who loads knows already whether it has `set_retval`."""
+    """This kernel's; who loads knows already whether it has `set_retval`, and is in the node's network namespace."""
+    node = netns.own_cookie() or 0
     if features.packet_netns():
-        return Abilities(set_retval, packet_netns=True)
+        return Abilities(set_retval, packet_netns=True, node_netns=node)
     if features.reads_kernel():
-        return Abilities(set_retval, False, *places())
-    return Abilities(set_retval)
+        return Abilities(set_retval, False, *places(), node)
+    return Abilities(set_retval, node_netns=node)
 
 
 def places() -> tuple[int, int]:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, the only instruction of 16 bytes
 _MAP, _ABILITY = 1, 15  # the kernel's BPF_PSEUDO_MAP_FD, and one that it does not have
 _INSTRUCTION = struct.Struct("=BBhi")
+_WHOLE, _HALVES = (
+    struct.Struct("<Q"),
+    struct.Struct("<ii"),
+)  # the low one is in the first half of the instruction
 
 
 def filled_in(code: bytes, descriptors: Sequence[int], abilities: Sequence[int]) -> bytes:
@@ -23,6 +27,8 @@ def filled_in(code: bytes, descriptors: Sequence[int], abilities: Sequence[int])
         if opcode == _LOAD_64 and kind == _MAP:
             _INSTRUCTION.pack_into(filled, position, opcode, registers, offset, descriptors[immediate])
         elif opcode == _LOAD_64 and kind == _ABILITY:
-            _INSTRUCTION.pack_into(filled, position, opcode, register, offset, abilities[immediate])
+            low, high = _HALVES.unpack(_WHOLE.pack(abilities[immediate]))
+            _INSTRUCTION.pack_into(filled, position, opcode, register, offset, low)
+            _INSTRUCTION.pack_into(filled, position + _INSTRUCTION.size, 0, 0, 0, high)
         position += 2 * _INSTRUCTION.size if opcode == _LOAD_64 else _INSTRUCTION.size
     return bytes(filled)

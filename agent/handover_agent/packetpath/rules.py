@@ -6,6 +6,8 @@ serves datagrams, where an answer would be taken for a request. All below the ra
 are free; where it was told of another range, those between two NodePorts are taken (`free_ports`). Refusals are
 answered here as well, since the kernel knows how to write a reset.
 
+A packet that was masqueraded loses that mark: in a tunnel it would go on to the packet outside, which is the node's own.
+
 Nothing is accepted here: that would not overrule a drop in somebody else's chain. What an iptables FORWARD chain with
 the policy DROP has to accept is told to it in its own chain (`kubeproxy.forwarding`).
 """
@@ -26,6 +28,7 @@ _MASQUERADED = ("tcp", "udp", "sctp")
 # chain → its head, and its rules, each with the comment that it is known by
 _CHAINS = {
     "sources": ("type nat hook postrouting priority 90", ("tcp", "udp", "sctp")),
+    "left": ("type filter hook postrouting priority 200", ("masqueraded",)),
     "forwarding": ("type filter hook forward priority -10", ("reset", "unreachable")),
     "arriving": ("type filter hook input priority -10", ("reset", "unreachable")),
 }
@@ -42,6 +45,7 @@ _RULES = {
         protocol: f"{has(Mark.MASQUERADE)} meta l4proto {protocol} masquerade to :{{ports}} fully-random"
         for protocol in _MASQUERADED
     },
+    "masqueraded": f"{has(Mark.MASQUERADE)} meta mark set meta mark & {0xFFFFFFFF ^ (Mark.MASQUERADE ^ Mark.OURS):#x}",
     "reset": f"{has(Mark.REFUSE)} meta l4proto tcp reject with tcp reset",
     "unreachable": f"{has(Mark.REFUSE)} reject with icmpx type port-unreachable",
 }

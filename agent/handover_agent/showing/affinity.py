@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from handover_agent import netns
 from handover_agent.entries import NS_PER_S, Affinity, unpack_affinity, unpack_netns_cookie
 from handover_agent.settings import Settings
 from handover_agent.showing.command import Command, only
 from handover_agent.showing.listing import Listing, Row, ago
-from handover_agent.showing.node import Node, own_netns_cookie
+from handover_agent.showing.node import Node
 from handover_agent.table import Backend, FrontendFlags, ip_text
 
 
@@ -136,7 +137,7 @@ def read(node: Node) -> list[Stay]:
     pods: dict[int, tuple[bytes, ...]] = {}
     for cookie, address in sorted(cookies):
         pods[cookie] = (*pods.get(cookie, ()), address)
-    return judge(entries, node.names, _rules(node), pods, time.monotonic_ns(), own_netns_cookie())
+    return judge(entries, node.names, _rules(node), pods, time.monotonic_ns(), netns.own_cookie())
 
 
 def knows(node: Node, address: bytes | None) -> bool:

@@ -170,6 +170,9 @@ MEANINGS: dict[str, Meaning] = {
         "packet_error_restored",
         "packet_error_no_flow",
         "node_to_itself",
+        "pod_loopback_left",
+        "pod_socket_left",
+        "loopback_source_left",
     ),
     Meaning(Kind.SERVED, _NOTHING),
 )

@@ -6,8 +6,6 @@ nobody follows any more.
 
 import errno
 import http.client
-import socket
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +21,6 @@ from handover_agent.settings import Settings
 from handover_agent.showing.command import CannotShow
 
 _PATIENCE_S = 2.0
-_SO_NETNS_COOKIE = 71
 
 
 class NothingPinned(CannotShow):
@@ -115,16 +112,6 @@ class Node:
                     "(kubectl -n handover-system exec POD -- handover-agent ...)"
                 ) from error
             raise CannotShow(f"the maps pinned in {pins} cannot be read: {error}") from error
-
-
-def own_netns_cookie() -> int | None:
-    """The number by which affinity knows processes of this network namespace; None before Linux 5.14."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        except OSError:
-            return None
-    return int.from_bytes(raw, sys.byteorder)
 
 
 def agent_silent(port: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from handover_agent import loader
+from handover_agent import loader, netns
 from handover_agent.bpfsys import ProgramType, obj_get, pin, program_load
 from handover_agent.layout import LAYOUT, Sizes, map_specs
 from handover_agent.loader import kept
@@ -38,9 +38,14 @@ def compiled_once(config: pytest.Config, sources: Path | None = None, about: str
 
 
 @functools.cache
-def abilities() -> Abilities:
-    """This kernel's, looked for once: some kernels tell them by megabytes of types."""
+def _of_this_kernel() -> Abilities:
+    """Looked for once: some kernels tell them by megabytes of types."""
     return of_kernel(set_retval=True)
+
+
+def abilities() -> Abilities:
+    """This kernel's, for who is in this network namespace."""
+    return replace(_of_this_kernel(), node_netns=netns.own_cookie() or 0)
 
 
 def loading(compiled: dict[str, bytes]) -> Callable[[Path, Path, bool], None]:

@@ -29,7 +29,7 @@ _FRONTEND, _OLDER_FRONTEND = struct.Struct("=IIIII"), struct.Struct("=IIIIII")
 
 # struct → how it was, in the order of the header
 _STRUCTS = {
-    "settings": "__u16 accepting; __u16 noting; __be32 own_ipv4; __u32 zero[2];",
+    "settings": "__u16 accepting; __u8 noting; __u8 node_only; __be32 own_ipv4; __u32 zero[2];",
     "frontend": "__u32 flags; __u32 offset; __u32 count; __u32 service_id; __u32 affinity_timeout_s; __u32 zero;",
     "reverse": "__u32 protocol; __u32 zero; struct endpoint frontend; struct endpoint next;",
     "affinity_key": "__u32 service_id; __u32 zero; struct address client;",
@@ -74,8 +74,10 @@ def _frontend(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     return key, _FRONTEND.pack(*others, flags)
 
 
-def _settings(accepting: bool, own_ipv4: bytes = bytes(4), noting: bool = False) -> bytes:
-    return struct.pack("=HH4s8x", accepting, noting, own_ipv4)
+def _settings(
+    accepting: bool, own_ipv4: bytes = bytes(4), noting: bool = False, node_only: bool = False
+) -> bytes:
+    return struct.pack("=HBB4s8x", accepting, noting, node_only, own_ipv4)
 
 
 def specs(sizes: Sizes) -> list[MapSpec]:
@@ -150,5 +152,6 @@ def as_older(compiled: dict[str, bytes]) -> Iterator[None]:
         patch.setattr(layout, "pack_settings", _settings)
         patch.setattr(layout, "unpack_own_ipv4", lambda raw: raw[4:8])
         patch.setattr(layout, "unpack_noting", lambda raw: bool(raw[2]))
+        patch.setattr(layout, "unpack_node_only", lambda raw: bool(raw[3]))
         patch.setattr(layout, "unpack_frontend", unpack)
         yield

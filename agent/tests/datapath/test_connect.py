@@ -4,7 +4,7 @@ import errno
 import socket
 
 import pytest
-from handover_agent.table import Backend, FrontendFlags, FrontendValue, ip_bytes
+from handover_agent.table import FrontendFlags, FrontendValue
 from tests.datapath.pods import BACKENDS, TCP, UDP, VIPS, Pod, Refused, backends, frontend
 from tests.datapath.rig import Rig
 
@@ -174,8 +174,3 @@ def test_an_mptcp_connection_reaches_a_backend(rig: Rig, pod: Pod) -> None:
         pytest.skip(f"this kernel has no MPTCP: {error}")
     connection.connect(VIPS[4][0])
     assert connection.answer() == "192.0.2.11:8080"
-
-
-def test_a_port_on_the_loopback_address_is_a_frontend_like_any_other(rig: Rig, pod: Pod) -> None:
-    rig.serve("127.0.0.1", [Backend(ip_bytes(BACKENDS[4][0]), 8080)])
-    assert pod.tcp("127.0.0.1").answer() == "192.0.2.11:8080"

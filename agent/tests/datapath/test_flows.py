@@ -642,6 +642,22 @@ def test_no_port_free_is_an_error_and_the_packet_dropped(trial: Trial, rig: Rig)
     assert all(flow.destination.port != 80 or flow.source.port == 40000 for flow in rig.flows())
 
 
+def test_ports_of_flows_that_have_ended_are_used_again(trial: Trial, rig: Rig) -> None:
+    """Nobody sweeps the flows, and thousands of short connections leave one at every port."""
+    for frontend in FRONTENDS[4][:2]:
+        rig.expose(frontend, 80, backends(4, 1))
+    ended = Talk(trial, TCP)
+    ended.open()
+    ended.end()
+    rig.occupy(ended.client, BACKENDS[4][0], 8080, range(1024, 30000))
+    Talk(trial, TCP, to=FRONTENDS[4][1]).open()
+    rig.counted()
+    assert ended.open().verdict != SHOT
+    counted = rig.counted()
+    assert counted["flow_port_changed"] == 1
+    assert "error_flow_ports" not in counted
+
+
 @EVERY
 def test_marks_tell_what_the_kernel_has_to_do(
     trial: Trial, rig: Rig, family: int, protocol: Protocol

@@ -183,6 +183,24 @@ def test_the_nodes_direct_connections_are_left_alone(
 
 @FAMILIES
 @KINDS
+def test_a_direct_connection_from_the_port_of_a_flow_gets_its_answers(
+    net: Namespaces, rig: Rig, family: int, kind: int
+) -> None:
+    """Where the node's own ports were widened beyond 61000 (net.ipv4.ip_local_port_range)."""
+    rig.expose(VIPS[family][0], 80, at_pods(family, "c"))
+    with net.connect("node", kind, VIPS[family][0], 80) as through:
+        port = int(through.ask().client.rpartition(":")[2])
+        with net.bound("node", family, kind, port, NODES[family]) as direct:
+            direct.socket.connect((PODS["c"][family], PORT))
+            answer = direct.ask()
+            assert answer.source == answer.server == text(PODS["c"][family], PORT)
+            assert not answer.client.endswith(f":{port}"), "that one is taken"
+            assert through.ask().source == text(VIPS[family][0], 80)
+    assert rig.counted()["flow_direct_changed"] == 1
+
+
+@FAMILIES
+@KINDS
 def test_new_flows_of_the_node_are_left_alone_while_none_are_accepted(
     net: Namespaces, rig: Rig, family: int, kind: int
 ) -> None:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from handover_agent import netns
 from handover_agent.datapath import Datapath
 from handover_agent.entries import Client
 from handover_agent.layout import LAYOUT, Sizes, map_specs
 from handover_agent.loader.abilities import Abilities, places
-from handover_agent.showing.node import own_netns_cookie
 from handover_agent.table import Backend, FrontendFlags, Scope, ip_bytes
 from tests.datapath import frames
 from tests.datapath.compiling import pin_packet_programs
@@ -87,7 +87,7 @@ def by_packet(net: Namespaces, machine: str, address: str) -> str:
 
 def cookie(net: Namespaces, machine: str) -> int:
     with net.inside(machine):
-        found = own_netns_cookie()
+        found = netns.own_cookie()
     assert found
     return found
 

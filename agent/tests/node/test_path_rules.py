@@ -4,6 +4,7 @@ The marks are put on by a table of the test's; what the programs do with them is
 """
 
 import errno
+import re
 import socket
 
 import pytest
@@ -87,6 +88,22 @@ def test_a_marked_flow_gets_the_nodes_address_and_a_port_that_is_no_node_port(
     others = rules.free_ports({2000, 30000, 60000})
     rules.ensure(others)
     assert all(asked(client, server, family, kind)[1] in others for _ in range(10))
+
+
+@both_families
+def test_what_was_masqueraded_is_not_marked_for_it_any_more(
+    addressed: Namespace, client: Pod, server: Pod, family: int
+) -> None:
+    """A packet's mark goes on to the packet that a tunnel puts around it."""
+    rules.ensure()
+    mark(Mark.OURS | Mark.MASQUERADE)
+    head = "type filter hook postrouting priority 300;"
+    seen = " ".join(f"meta mark & {bits:#x} == {bits:#x} counter;" for bits in (0x1000, Mark.OURS))
+    run("nft", "-f", "-", given=f"table inet seen {{ chain c {{ {head} {seen} }}; }}")
+    assert asked(client, server, family, socket.SOCK_STREAM)[0] != CLIENT[family]
+    counts = re.findall(r"counter packets (\d+)", run("nft", "list", "table", "inet", "seen"))
+    assert counts[0] == "0"
+    assert int(counts[1]) > 0, "what tells that we translated it stays"
 
 
 @both_kinds

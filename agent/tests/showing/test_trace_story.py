@@ -381,6 +381,13 @@ def test_on_standby_kube_proxys_rules_take_it_and_their_backends_are_shown() -> 
     assert told(of) == (Outcome.SERVED, "kube-proxy's rules send a new connection to one of 2 backends")
 
 
+def test_pods_that_are_left_to_the_packet_path_are_told_why() -> None:
+    settings = replace(EVERYWHERE, node_sockets_only=True)
+    told_of_pod = lines(facts(held(*BOTH), on=ground(settings)), "path")
+    assert any("socket_path: node" in line for line in told_of_pod)
+    assert any("from_pod" in line for line in told_of_pod)
+
+
 def test_beside_kube_proxy_ours_come_first_and_are_compared() -> None:
     same = facts(held(*BOTH), on=ground(ATTACHED, RULES, "nftables"))
     assert lines(same, "path")[-1].endswith(

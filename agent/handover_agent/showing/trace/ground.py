@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handover_agent import devices, kubeproxy, links
+from handover_agent import devices, kubeproxy, links, netns, pinnedsettings
 from handover_agent.addresses import local_addresses
 from handover_agent.bpffs import Pins
 from handover_agent.datapath import Datapath
@@ -12,7 +12,6 @@ from handover_agent.ladder.journal import Journal, JournalUnreadable
 from handover_agent.node import find_cgroup_anywhere
 from handover_agent.packetpath import attaching
 from handover_agent.settings import Settings
-from handover_agent.showing.node import own_netns_cookie
 from handover_agent.showing.trace.path import Attached
 from handover_agent.showing.trace.ports import Ports
 
@@ -54,7 +53,7 @@ def look(settings: Settings) -> Ground:
         mode=mode,
         rules=rules,
         local=local,
-        netns_cookie=own_netns_cookie(),
+        netns_cookie=netns.own_cookie(),
         ports=ports,
         pod_ports=pod_ports,
         notes=tuple(notes),
@@ -68,7 +67,14 @@ def _attached(settings: Settings, notes: list[str]) -> Attached:
     except OSError as error:
         notes.append(f"whether our programs are attached is not known: {error}")
         return Attached()
-    return Attached(state.loaded, state.attached, state.accepting, str(cgroup), _devices(settings, notes))
+    return Attached(
+        state.loaded,
+        state.attached,
+        state.accepting,
+        str(cgroup),
+        pinnedsettings.is_node_only(Pins(settings.pins).maps),
+        _devices(settings, notes),
+    )
 
 
 def _devices(settings: Settings, notes: list[str]) -> dict[str, frozenset[str]]:

@@ -40,6 +40,7 @@ class Attached:
     sockets: bool = False
     accepting: bool = False
     cgroup: str = ""
+    node_sockets_only: bool = False
     devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Device → names of our programs on it."""
 
@@ -86,19 +87,23 @@ def choose(
             "our programs leave new connections alone now (accepting is off: the way down the ladder)"
         )
     if source.origin is not Origin.OUTSIDE:
-        reason = _not_at_the_socket(protocol, frontend, attached)
+        reason = _not_at_the_socket(source, protocol, frontend, attached)
         if not reason:
             return _at_the_socket(source, protocol, ipv4, attached)
         why.append(reason)
     return _by_packet(source, attached, why, left)
 
 
-def _not_at_the_socket(protocol: Protocol, frontend: FrontendValue, attached: Attached) -> str:
+def _not_at_the_socket(
+    source: Source, protocol: Protocol, frontend: FrontendValue, attached: Attached
+) -> str:
     """Why the socket path leaves it; empty when it takes it."""
     if protocol not in SOCKET_PROTOCOLS:
         return f"{protocol.name} is not connected by a hook that programs can see, so not at the socket"
     if not attached.sockets:
         return "the socket path is not attached"
+    if attached.node_sockets_only and source.origin is Origin.POD:
+        return "the agent's settings (socket_path: node) leave what pods connect to the packet path"
     if frontend.flags & FrontendFlags.SOURCES:
         return "only loadBalancerSourceRanges may connect, and a socket has no source address yet"
     if frontend.flags & FrontendFlags.DROP:
