@@ -33,7 +33,7 @@ demo: .venv/.up-to-date ## A real cluster migrates to eBPF and back under live t
 test: unit datapath node e2e ## All tests: unit, datapath, node, e2e
 
 .PHONY: unit
-unit: .venv/.up-to-date ## Pure tests: planner, models, compile, diff, parsers (no root needed)
+unit: .venv/.up-to-date ## Pure tests: planner, models, compile, diff, parsers (root only for the first set-up)
 	$(PYTEST) -m unit $(PYTEST_ARGS)
 
 .PHONY: datapath

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 LOCAL = ("pins", "cgroup", "cgroup_search", "state_dir", "proxy_health_port", "health_port")
 _EPILOG = (
-    "Each option can also be given as an environment variable: HANDOVER_ and its name in capitals. "
+    "What stands under `settings` or `where to look` can also be given as an environment variable: HANDOVER_ and the "
+    "option's name in capitals, with `_` for `-`. "
     "Exit status: 0, done and as it should be; 1, it is not, or it could not be found out (stderr says what); "
     "2, wrong usage."
 )
