@@ -133,16 +133,25 @@ def decode_node(raw: bytes | msgspec.Raw) -> NodeObject:
 
 
 def node_info(node: NodeObject, local: frozenset[bytes], node_ports: NodePortPlaces) -> NodeInfo:
-    """What the compiler needs to know of this node."""
+    """What the compiler needs to know of this node.
+
+    Without IPv6's link-local addresses: nothing is served at one, since it says nothing without an interface, and each
+    pod's device has its own, so that every pod that comes or goes would make a different node, and the whole table be
+    compiled anew. IPv4's stay: NodeLocal DNSCache listens at 169.254.20.10.
+    """
     node_ports = by_name(node_ports, [ip_text(address) for address in node.addresses])
     return NodeInfo(
         name=node.name,
         zone=node.zone,
-        local_addresses=local,
+        local_addresses=frozenset(address for address in local if not _is_ipv6_link_local(address)),
         primary_addresses=node.addresses,
         node_port_addresses=node_ports.addresses,
         localhost_node_ports=node_ports.localhost,
     )
+
+
+def _is_ipv6_link_local(address: bytes) -> bool:
+    return address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
 def _unescape(text: str) -> str:

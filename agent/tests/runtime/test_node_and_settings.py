@@ -10,7 +10,14 @@ import pytest
 from handover_agent import addresses
 from handover_agent.cli import main, parser
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
-from handover_agent.node import NoCgroup2, decode_node, find_cgroup, find_cgroup_anywhere, node_info
+from handover_agent.node import (
+    NoCgroup2,
+    NodeObject,
+    decode_node,
+    find_cgroup,
+    find_cgroup_anywhere,
+    node_info,
+)
 from handover_agent.rtnetlink import Message, NetlinkError, RouteSocket, attribute
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.table import ip_bytes, ip_text
@@ -84,6 +91,15 @@ def test_the_node_object_gives_zone_addresses_and_eligibility() -> None:
     assert (info.zone, info.localhost_node_ports, info.node_port_addresses) == ("a", False, ("primary",))
     document["spec"] = {"taints": [{"key": "ToBeDeletedByClusterAutoscaler"}]}
     assert not decode_node(json.dumps(document).encode()).eligible
+
+
+def test_the_link_local_address_of_a_pods_device_makes_no_other_node() -> None:
+    """A NodeInfo that differs has the whole table compiled anew, and each pod that starts brings such an address."""
+    node, own = NodeObject("n1"), [ip_bytes("10.0.0.1"), ip_bytes("fd00::1"), ip_bytes("169.254.20.10")]
+    before = node_info(node, frozenset(own), NodePortPlaces())
+    pods = [ip_bytes("fe80::34f5:1bff:fe2c:1"), ip_bytes("febf::1")]
+    assert node_info(node, frozenset([*own, *pods]), NodePortPlaces()) == before
+    assert before.local_addresses == frozenset(own)  # NodeLocal DNSCache has its IPv4 one
 
 
 @pytest.mark.parametrize(
