@@ -1,12 +1,12 @@
 """What kind of node this is: its cgroup v2 root, its addresses, and what its Node object says of it."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from handover_agent import bpffs
 from handover_agent.compile import NodeInfo
 from handover_agent.kubeproxy.nodeports import NodePortPlaces, by_name
 from handover_agent.objects import address_bytes
@@ -30,8 +30,7 @@ class NoCgroup2(Exception):
 
 def find_cgroup(search: Path, mountinfo: str | None = None) -> Path:
     """The node's cgroup v2 root: the first cgroup2 mount at or below `search`. Raises NoCgroup2."""
-    text = mountinfo if mountinfo is not None else Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-    found = parse_cgroup_mounts(text, search)
+    found = parse_cgroup_mounts(bpffs.mountinfo() if mountinfo is None else mountinfo, search)
     if not found:
         raise NoCgroup2(search)
     return found[0]
@@ -52,14 +51,11 @@ def find_cgroup_anywhere(search: Path) -> Path:
 
 def parse_cgroup_mounts(mountinfo: str, search: Path) -> list[Path]:
     """Mount points of type cgroup2 at or below a directory, the uppermost first."""
-    found: list[Path] = []
-    for line in mountinfo.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields = left.split()
-        if separator and len(fields) > 4 and right.split()[0] == "cgroup2":
-            point = Path(_unescape(fields[4]))
-            if point == search or search in point.parents:
-                found.append(point)
+    found = [
+        point
+        for point, kind in bpffs.mounts(mountinfo)
+        if kind == "cgroup2" and (point == search or search in point.parents)
+    ]
     return sorted(found, key=lambda point: (len(point.parts), str(point)))
 
 
@@ -152,7 +148,3 @@ def node_info(node: NodeObject, local: frozenset[bytes], node_ports: NodePortPla
 
 def _is_ipv6_link_local(address: bytes) -> bool:
     return address[0] == 0xFE and address[1] & 0xC0 == 0x80
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)

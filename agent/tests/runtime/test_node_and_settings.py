@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 import socket
 from pathlib import Path
 
 import msgspec
 import pytest
-from handover_agent import addresses
+from handover_agent import addresses, bpffs
 from handover_agent.cli import main, parser
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.node import (
@@ -43,6 +44,15 @@ def test_the_cgroup_root_is_the_cgroup2_mount_below_the_search_path() -> None:
     assert find_cgroup(search, UNIFIED) == search
     with pytest.raises(NoCgroup2, match="hostPath"):
         find_cgroup(Path("/elsewhere"), HYBRID)
+
+
+def test_what_else_is_mounted_may_have_any_bytes_in_its_path(tmp_path: Path) -> None:
+    file, search = tmp_path / "mountinfo", Path("/host/cgroup")
+    odd = b"25 20 0:9 / /mnt/caf\xe9\xc2\x85\\040x rw - ext4 /dev/sda rw\n"
+    file.write_bytes(odd + UNIFIED.encode())
+    text = bpffs.mountinfo(file)
+    assert find_cgroup(search, text) == search
+    assert bpffs.filesystem(text, Path(os.fsdecode(b"/mnt/caf\xe9\xc2\x85 x/y"))) == "ext4"
 
 
 def test_outside_of_the_agents_pod_the_nodes_own_cgroup_root_is_found(tmp_path: Path) -> None:
