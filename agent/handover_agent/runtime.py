@@ -53,7 +53,7 @@ from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.node import NodeObject, find_cgroup, kernel_release, node_info
 from handover_agent.probe.rounds import Plan, Rounds
-from handover_agent.probe.targets import targets
+from handover_agent.probe.targets import Targets
 from handover_agent.proxymetrics import AsKubeProxy
 from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
@@ -166,7 +166,7 @@ class Agent:
         )
         self._cluster = ApiCluster(self._client, node)
         self._prober = Rounds(
-            lambda: targets(self._table.table, self._model.services.values()),
+            Targets(lambda: self._table.table, lambda: self._model.services).following,
             state / BASELINE,
             told=lambda probes: self._report.set(probes=probes),
         )
