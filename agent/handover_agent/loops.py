@@ -133,7 +133,10 @@ class Loops:
         await self._rules.snapshot()
 
     async def _look_for_unserved(self) -> None:
-        without = lacking(self._facts.kernel_features)
+        features = self._facts.kernel_features
+        if features is None:
+            return  # nobody knows yet; `facts` says so
+        without = lacking(features)
         if self._model.complete and (self._model.revision, without) != self._unserved_seen:
             self._unserved_seen = (self._model.revision, without)
             items = foremost(all_unserved(self._model.services.values(), without), _MOST_UNSERVED)

@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 _CHORE_S = 5.0
 _PRESSURE_S = 60.0
+_KERNEL_S = 10.0
 
 SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
     "snapshot",
@@ -219,6 +220,7 @@ class Agent:
             registry=registry(Exporter(self._figures), self._as_kube_proxy),
         )
         self._alive_at = time.monotonic()
+        self._kernel_error = ""
 
     async def run(self) -> None:
         """Until cancelled. Raises what makes a start impossible: AnotherAgent, OwnPortInUse, OSError."""
@@ -253,6 +255,7 @@ class Agent:
                     "growth": Chore(_CHORE_S, self._growth.look, self._table_pressed),
                     "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
                     "events": Chore(_CHORE_S, self._events.write, self._events.news),
+                    "kernel": Chore(_KERNEL_S, self._look_at_kernel, asyncio.Event()),
                 },
             ),
         }
@@ -317,13 +320,19 @@ class Agent:
             await asyncio.sleep(2.0)
 
     async def _look_at_kernel(self) -> None:
+        """Until it worked once."""
+        if self._facts.kernel_features is not None:
+            return
         try:
             features = await self._datapath.features()
         except BpfError as error:
-            log.error("the kernel's features cannot be tried", extra={"error": str(error)})
+            if str(error) != self._kernel_error:
+                log.error("the kernel's features cannot be tried", extra={"error": str(error)})
+            self._kernel_error = str(error)
+            self._facts.kernel_not_tried(error)
             return
-        self._report.set(
-            kernel=KernelFacts(release=kernel_release(), features=features.found, missing=features.missing)
+        self._facts.kernel_tried(
+            KernelFacts(release=kernel_release(), features=features.found, missing=features.missing)
         )
 
     async def _follow(self) -> None:
