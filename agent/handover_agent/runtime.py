@@ -282,14 +282,13 @@ class Agent:
         while True:
             self._selector_changed.clear()
             kind = pod_kind(self._cluster.selector, self._settings.node_name)
-            watching = asyncio.create_task(
-                Reflector(self._client, kind, Pods(self._pods_seen)).run(), name="watch kube-proxy pods"
-            )
-            try:
+            watch = Reflector(self._client, kind, Pods(self._pods_seen))
+            async with (
+                asyncio.TaskGroup() as group
+            ):  # what nobody expects ends the agent, as in the other watches
+                watching = group.create_task(watch.run(), name="watch kube-proxy pods")
                 await self._selector_changed.wait()
-            finally:
                 watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
 
     async def _walk(self) -> None:
         pause = Backoff(first_s=1.0)
@@ -312,10 +311,17 @@ class Agent:
 
     async def _pulse(self) -> None:
         """The loop's own heartbeat, for /livez; and the cheap facts that nobody tells us."""
+        blind = False
         while True:
             self._alive_at = time.monotonic()
             self._facts.api_server(self._client)
-            await self._facts.look_at_port()
+            try:
+                await self._facts.look_at_port()
+                blind = False
+            except Exception as error:  # what was seen last holds until it can be seen again
+                if not blind:
+                    log.exception("who has kube-proxy's ports is not known", extra={"error": str(error)})
+                blind = True
             self._facts.look_at_refusal()
             await asyncio.sleep(2.0)
 

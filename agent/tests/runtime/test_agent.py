@@ -1,8 +1,10 @@
 """The parts wired together: what the agent does about what goes wrong in one of them."""
 
+import asyncio
 import errno
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -10,7 +12,8 @@ from handover_agent import features, runtime
 from handover_agent.bpfsys import BpfError
 from handover_agent.features import Features
 from handover_agent.settings import Settings
-from handover_api.nodemigration import NodeMigrationStatus
+from handover_agent.watch import Kind
+from handover_api.nodemigration import KubeProxySelector, NodeMigrationStatus
 from tests.fakes.objects import service
 
 pytestmark = pytest.mark.unit
@@ -41,6 +44,60 @@ async def agent(tmp_path: Path) -> runtime.Agent:
 
 def status(agent: runtime.Agent) -> NodeMigrationStatus:
     return agent._report.status
+
+
+async def test_a_look_at_the_ports_that_fails_does_not_end_the_agent(
+    agent: runtime.Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked = asyncio.Event()
+
+    async def fails() -> None:
+        looked.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(agent._facts, "look_at_port", fails)
+    pulse = asyncio.create_task(agent._pulse())
+    await looked.wait()
+    await asyncio.sleep(0.01)
+    assert not pulse.done()
+    assert [record.message for record in caplog.records] == ["who has kube-proxy's ports is not known"]
+    pulse.cancel()
+
+
+class Watch:
+    """Stands in for the Reflector of kube-proxy's pods."""
+
+    started: ClassVar[list[str]] = []
+    broken = False
+
+    def __init__(self, client: object, kind: Kind[Any], sink: object) -> None:
+        self.kind = kind
+
+    async def run(self) -> None:
+        self.started.append(self.kind.namespace)
+        if self.broken:
+            raise ValueError("nobody thought of this")
+        await asyncio.Event().wait()
+
+
+async def test_a_watch_of_pods_that_breaks_ends_the_agent_instead_of_going_blind(
+    agent: runtime.Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "Reflector", Watch)
+    monkeypatch.setattr(Watch, "started", [])
+    watching = asyncio.create_task(agent._watch_pods())
+    await asyncio.sleep(0.01)
+    agent._cluster.selector = KubeProxySelector(namespace="proxies", selector={"a": "1"})
+    agent._selector_changed.set()
+    await asyncio.sleep(0.01)
+    assert not watching.done()
+    assert Watch.started == ["kube-system", "proxies"]
+    monkeypatch.setattr(Watch, "broken", True)
+    agent._selector_changed.set()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(1):
+            await watching
+    assert caught.group_contains(ValueError, match="nobody thought of this")
 
 
 async def test_a_kernel_that_could_not_be_tried_is_a_fault_until_it_could(
