@@ -19,6 +19,7 @@ Names have no dots: the bpffs keeps those for itself.
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,8 +215,13 @@ def create(spec: MapSpec) -> Descriptor:
 
 def check_bpffs(path: Path) -> None:
     """Raise NoBpffs when `path` would not be in a bpffs."""
-    if filesystem(Path("/proc/self/mountinfo").read_text(), path) != "bpf":
+    if filesystem(mountinfo(), path) != "bpf":
         raise NoBpffs(path)
+
+
+def mountinfo(file: Path = Path("/proc/self/mountinfo")) -> str:
+    """What is mounted where, as proc(5) describes it. A path may have any bytes: the node's own are not ours to choose."""
+    return file.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def filesystem(mountinfo: str, path: Path) -> str:
@@ -237,7 +243,13 @@ def find_cgroup2(mountinfo: str, under: Path) -> Path | None:
 
 def mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
     """Mount points with their file systems' types (proc(5): the fields after the lone dash)."""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")  # blanks are written \040
-        yield Path(point), after.split()[0]
+    for line in mountinfo.split("\n"):
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if dash and len(fields) > 4:
+            yield Path(_unescaped(fields[4])), after.split(" ")[0]
+
+
+def _unescaped(field: str) -> str:
+    """Blanks and backslashes are written as in \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -43,7 +43,7 @@ class NodeInfo:
     name: str
     zone: str = ""  # the label topology.kubernetes.io/zone
     local_addresses: frozenset[bytes] = frozenset()
-    """Every address on an interface of the node, except kube-ipvs0's (where kube-proxy puts ClusterIPs)."""
+    """Every address on an interface of the node, except kube-ipvs0's (where kube-proxy puts ClusterIPs) and fe80::/10."""
     primary_addresses: tuple[bytes, ...] = ()
     """The Node object's own addresses (InternalIP), at most one per family."""
     node_port_addresses: tuple[str, ...] = ()

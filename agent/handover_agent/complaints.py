@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from handover_agent.events import About, Happening
 from handover_agent.objects import Service
-from handover_agent.pressure import PRESSED_AT
+from handover_agent.pressure import MORE_ROOM, PASSING, PRESSED_AT
 from handover_agent.wanted import Dispute
 
 _MOST = 200
@@ -71,11 +71,11 @@ def of_pressed_maps(ratios: Mapping[str, float], node: str) -> list[Happening]:
             About("Node", node),
             "MapPressed",
             "Write",
-            f"BPF map {name} is nearly full: the connections that were silent longest are forgotten for new ones. It was "
-            "sized by nf_conntrack_max when this node left Standby: raise that, then take the node down and up again",
+            f"BPF map {name} is nearly full: the connections that were silent longest are forgotten for new ones. "
+            f"{MORE_ROOM}",
         )
         for name, ratio in sorted(ratios.items())
-        if ratio >= PRESSED_AT
+        if ratio >= PRESSED_AT and name not in PASSING
     ]
 
 

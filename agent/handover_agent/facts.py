@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from handover_api.base import Rung
-from handover_api.nodemigration import Fault, KubeProxyFacts, Parity, ProxyMode, Unserved
+from handover_api.nodemigration import Fault, KernelFacts, KubeProxyFacts, Parity, ProxyMode, Unserved
 
 from handover_agent.apiserver import Client
 from handover_agent.kept import Sync
@@ -25,6 +25,7 @@ class Facts:
         self._report, self._port = report, port
         self._fault: Fault | None = None
         self._refusal: Fault | None = None
+        self._not_tried: Fault | None = None
         self._pods: list[str] | None = None
         self._foreign = False
         self._rules = RulesSeen()
@@ -43,9 +44,10 @@ class Facts:
         return bool(self._pods) or self._foreign
 
     @property
-    def kernel_features(self) -> list[str]:
-        """What was found by trying; empty before that."""
-        return self._report.status.kernel.features
+    def kernel_features(self) -> list[str] | None:
+        """What was found by trying; None before that."""
+        kernel = self._report.status.kernel
+        return kernel.features if kernel.features or kernel.missing else None
 
     @property
     def node_ports(self) -> NodePortPlaces:
@@ -66,7 +68,20 @@ class Facts:
         """Time has passed: is it a fault by now?"""
         refusal = self._refusal
         old = refusal is not None and datetime.now(UTC) - refusal.since >= _PATIENCE
-        self._report.set(fault=refusal if old else self._fault)
+        self._report.set(fault=refusal if old else self._fault or self._not_tried)
+
+    def kernel_tried(self, kernel: KernelFacts) -> None:
+        """What the kernel can do was found out."""
+        self._not_tried = None
+        self._report.set(kernel=kernel)
+        self.look_at_refusal()
+
+    def kernel_not_tried(self, error: Exception) -> None:
+        """Nothing is known of what the kernel can do: nobody may take that for a kernel which lacks nothing."""
+        since = self._not_tried.since if self._not_tried is not None else datetime.now(UTC)
+        message = f"what this node's kernel can do is not known: {error}"[:2048]
+        self._not_tried = Fault(reason="KernelNotTried", message=message, since=since)
+        self.look_at_refusal()
 
     def standing(self, standing: Standing) -> None:
         """The ladder moved, or says what it does."""

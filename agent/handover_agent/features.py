@@ -115,12 +115,12 @@ def _loads(kind: ProgramType, attach_type: int, code: bytes) -> bool:
 
 
 def _links() -> bool:
-    with program_load(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _PROCEED, "probe", log=False) as program:
-        try:
+    try:
+        with program_load(ProgramType.CGROUP_SOCK_ADDR, _CONNECT4, _PROCEED, "probe", log=False) as program:
             link_create(program.fd, _NO_DESCRIPTOR, _CONNECT4, "no cgroup").close()
-        except BpfError as error:
-            _raise_if_forbidden(error)
-            return error.errno == errno.EBADF  # it got as far as looking for the cgroup
+    except BpfError as error:
+        _raise_if_forbidden(error)
+        return error.errno == errno.EBADF  # it got as far as looking for the cgroup
     return False
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from handover_api.base import Feature, Rung
 from handover_api.nodemigration import ProbeResult, Unserved
 
+from handover_agent.conntrack import EverServed
 from handover_agent.facts import Facts
 from handover_agent.footing import KernelConntrack, KernelDatapath, KernelRules
 from handover_agent.kept import KeptTable
@@ -23,7 +24,6 @@ from handover_agent.ladder.machine import Ladder
 from handover_agent.model import Model
 from handover_agent.probe.rounds import Rounds
 from handover_agent.strays import Strays
-from handover_agent.table import FrontendKey
 from handover_agent.unserved import all_unserved, foremost, lacking
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Loops:
         self._quiet_since: float | None = None
         self._failing: set[str] = set()
         self._unserved_seen: tuple[int, frozenset[Feature]] | None = None
-        self._frontends: set[FrontendKey] = set()
+        self._ever_served = EverServed()
         self._unreachable_since: float | None = None
         self._bad_rounds: deque[ProbeResult] = deque(maxlen=limits.rounds if limits else 1)
 
@@ -133,7 +133,10 @@ class Loops:
         await self._rules.snapshot()
 
     async def _look_for_unserved(self) -> None:
-        without = lacking(self._facts.kernel_features)
+        features = self._facts.kernel_features
+        if features is None:
+            return  # nobody knows yet; `facts` says so
+        without = lacking(features)
         if self._model.complete and (self._model.revision, without) != self._unserved_seen:
             self._unserved_seen = (self._model.revision, without)
             items = foremost(all_unserved(self._model.services.values(), without), _MOST_UNSERVED)
@@ -145,12 +148,12 @@ class Loops:
             )
 
     async def _count_flows(self) -> None:
-        rung = self._ladder.record.rung
-        if self._ladder.record.highest is Rung.STANDBY:
-            self._frontends.clear()
+        record = self._ladder.record
+        if record.highest is Rung.STANDBY:
+            self._ever_served.clear()
             self._facts.count(old_flows=0, translated=0, counters={})
             return
-        old = await self._old_flows() if rung.height >= Rung.SERVING.height else 0
+        old = await self._old_flows() if record.rung.height >= Rung.SERVING.height else 0
         self._facts.count(
             old_flows=old,
             translated=await self._datapath.translated(),
@@ -161,12 +164,15 @@ class Loops:
     async def _old_flows(self) -> int | None:
         """None while it cannot be known: without a table, nobody can tell which flows go to Services.
 
-        A Service that was deleted meanwhile may still have connections: its frontends stay on the list.
+        A Service that was deleted meanwhile may still have connections: its frontends stay on the list. Once the keeper
+        has gone there are none any more, nor can there be new ones: its rules went before it, and conntrack is not read.
         """
+        if self._ladder.record.keeper_dropped:
+            self._ever_served.clear()
+            return 0
         if not self._table.sync.open:
             return None
-        self._frontends.update(self._table.table)
-        return await self._conntrack.old_flows(self._frontends)
+        return await self._conntrack.old_flows(self._ever_served.update(self._table.table))
 
     async def _release_keeper(self, old_flows: int | None) -> None:
         """At a stable Sole, when the old flows have been gone for a while, nobody needs the keeper."""

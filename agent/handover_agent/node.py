@@ -1,12 +1,12 @@
 """What kind of node this is: its cgroup v2 root, its addresses, and what its Node object says of it."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from handover_agent import bpffs
 from handover_agent.compile import NodeInfo
 from handover_agent.kubeproxy.nodeports import NodePortPlaces, by_name
 from handover_agent.objects import address_bytes
@@ -30,8 +30,7 @@ class NoCgroup2(Exception):
 
 def find_cgroup(search: Path, mountinfo: str | None = None) -> Path:
     """The node's cgroup v2 root: the first cgroup2 mount at or below `search`. Raises NoCgroup2."""
-    text = mountinfo if mountinfo is not None else Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-    found = parse_cgroup_mounts(text, search)
+    found = parse_cgroup_mounts(bpffs.mountinfo() if mountinfo is None else mountinfo, search)
     if not found:
         raise NoCgroup2(search)
     return found[0]
@@ -52,14 +51,11 @@ def find_cgroup_anywhere(search: Path) -> Path:
 
 def parse_cgroup_mounts(mountinfo: str, search: Path) -> list[Path]:
     """Mount points of type cgroup2 at or below a directory, the uppermost first."""
-    found: list[Path] = []
-    for line in mountinfo.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields = left.split()
-        if separator and len(fields) > 4 and right.split()[0] == "cgroup2":
-            point = Path(_unescape(fields[4]))
-            if point == search or search in point.parents:
-                found.append(point)
+    found = [
+        point
+        for point, kind in bpffs.mounts(mountinfo)
+        if kind == "cgroup2" and (point == search or search in point.parents)
+    ]
     return sorted(found, key=lambda point: (len(point.parts), str(point)))
 
 
@@ -133,17 +129,22 @@ def decode_node(raw: bytes | msgspec.Raw) -> NodeObject:
 
 
 def node_info(node: NodeObject, local: frozenset[bytes], node_ports: NodePortPlaces) -> NodeInfo:
-    """What the compiler needs to know of this node."""
+    """What the compiler needs to know of this node.
+
+    Without IPv6's link-local addresses: nothing is served at one, since it says nothing without an interface, and each
+    pod's device has its own, so that every pod that comes or goes would make a different node, and the whole table be
+    compiled anew. IPv4's stay: NodeLocal DNSCache listens at 169.254.20.10.
+    """
     node_ports = by_name(node_ports, [ip_text(address) for address in node.addresses])
     return NodeInfo(
         name=node.name,
         zone=node.zone,
-        local_addresses=local,
+        local_addresses=frozenset(address for address in local if not _is_ipv6_link_local(address)),
         primary_addresses=node.addresses,
         node_port_addresses=node_ports.addresses,
         localhost_node_ports=node_ports.localhost,
     )
 
 
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+def _is_ipv6_link_local(address: bytes) -> bool:
+    return address[0] == 0xFE and address[1] & 0xC0 == 0x80

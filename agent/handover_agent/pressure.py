@@ -12,6 +12,10 @@ from handover_agent.bpfsys import obj_get
 
 WRITTEN_BY_PROGRAMS = ("reverse", "forward", "sockets", "affinity", "flows", "fragments")
 PRESSED_AT = 0.9
+PASSING = frozenset({"fragments"})
+"""Maps whose entries stay when they count no more (FRAGMENT_S in bpf/consts.h): that one is full says little."""
+MORE_ROOM = "It was sized by nf_conntrack_max when this node left Standby: raise that, then take the node down and up again"
+"""What to do when a map of connections is full; not true of `PASSING`, whose room is fixed."""
 
 
 def ratios(maps: Path) -> dict[str, float]:

@@ -53,7 +53,7 @@ from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.node import NodeObject, find_cgroup, kernel_release, node_info
 from handover_agent.probe.rounds import Plan, Rounds
-from handover_agent.probe.targets import targets
+from handover_agent.probe.targets import Targets
 from handover_agent.proxymetrics import AsKubeProxy
 from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 _CHORE_S = 5.0
 _PRESSURE_S = 60.0
+_KERNEL_S = 10.0
 
 SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
     "snapshot",
@@ -166,7 +167,7 @@ class Agent:
         )
         self._cluster = ApiCluster(self._client, node)
         self._prober = Rounds(
-            lambda: targets(self._table.table, self._model.services.values()),
+            Targets(lambda: self._table.table, lambda: self._model.services).following,
             state / BASELINE,
             told=lambda probes: self._report.set(probes=probes),
         )
@@ -219,6 +220,7 @@ class Agent:
             registry=registry(Exporter(self._figures), self._as_kube_proxy),
         )
         self._alive_at = time.monotonic()
+        self._kernel_error = ""
 
     async def run(self) -> None:
         """Until cancelled. Raises what makes a start impossible: AnotherAgent, OwnPortInUse, OSError."""
@@ -253,6 +255,7 @@ class Agent:
                     "growth": Chore(_CHORE_S, self._growth.look, self._table_pressed),
                     "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
                     "events": Chore(_CHORE_S, self._events.write, self._events.news),
+                    "kernel": Chore(_KERNEL_S, self._look_at_kernel, asyncio.Event()),
                 },
             ),
         }
@@ -279,14 +282,13 @@ class Agent:
         while True:
             self._selector_changed.clear()
             kind = pod_kind(self._cluster.selector, self._settings.node_name)
-            watching = asyncio.create_task(
-                Reflector(self._client, kind, Pods(self._pods_seen)).run(), name="watch kube-proxy pods"
-            )
-            try:
+            watch = Reflector(self._client, kind, Pods(self._pods_seen))
+            async with (
+                asyncio.TaskGroup() as group
+            ):  # what nobody expects ends the agent, as in the other watches
+                watching = group.create_task(watch.run(), name="watch kube-proxy pods")
                 await self._selector_changed.wait()
-            finally:
                 watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
 
     async def _walk(self) -> None:
         pause = Backoff(first_s=1.0)
@@ -309,21 +311,34 @@ class Agent:
 
     async def _pulse(self) -> None:
         """The loop's own heartbeat, for /livez; and the cheap facts that nobody tells us."""
+        blind = False
         while True:
             self._alive_at = time.monotonic()
             self._facts.api_server(self._client)
-            await self._facts.look_at_port()
+            try:
+                await self._facts.look_at_port()
+                blind = False
+            except Exception as error:  # what was seen last holds until it can be seen again
+                if not blind:
+                    log.exception("who has kube-proxy's ports is not known", extra={"error": str(error)})
+                blind = True
             self._facts.look_at_refusal()
             await asyncio.sleep(2.0)
 
     async def _look_at_kernel(self) -> None:
+        """Until it worked once."""
+        if self._facts.kernel_features is not None:
+            return
         try:
             features = await self._datapath.features()
         except BpfError as error:
-            log.error("the kernel's features cannot be tried", extra={"error": str(error)})
+            if str(error) != self._kernel_error:
+                log.error("the kernel's features cannot be tried", extra={"error": str(error)})
+            self._kernel_error = str(error)
+            self._facts.kernel_not_tried(error)
             return
-        self._report.set(
-            kernel=KernelFacts(release=kernel_release(), features=features.found, missing=features.missing)
+        self._facts.kernel_tried(
+            KernelFacts(release=kernel_release(), features=features.found, missing=features.missing)
         )
 
     async def _follow(self) -> None:

@@ -20,9 +20,7 @@ _WHY = ", since this node's kernel runs no programs on its devices"
 
 
 def lacking(features: Collection[str]) -> frozenset[Feature]:
-    """What a datapath cannot serve on a kernel in which these features were found (see `features`); before anything
-    was looked for, what it might not.
-    """
+    """What a datapath cannot serve on a kernel in which these features were found (see `features`)."""
     return frozenset() if "sched_cls" in features else BY_PACKETS
 
 

@@ -6,9 +6,10 @@
 Entries are matched exactly, one by one; the table is never flushed.
 """
 
+from handover_agent.conntrack.ever import EverServed
 from handover_agent.conntrack.netlink import ConntrackError
 from handover_agent.conntrack.old import old_flows
 from handover_agent.conntrack.serving import Serving, ServingUdp
 from handover_agent.conntrack.stale import Pass, reconcile_udp
 
-__all__ = ["ConntrackError", "Pass", "Serving", "ServingUdp", "old_flows", "reconcile_udp"]
+__all__ = ["ConntrackError", "EverServed", "Pass", "Serving", "ServingUdp", "old_flows", "reconcile_udp"]

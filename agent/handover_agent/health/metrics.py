@@ -14,6 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from handover_agent.durable import write_durably
 from handover_agent.health.listening import NotListening, listen_at, listen_everywhere, listeners
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class MetricsPort:
         """`host`: an address, or AS_FOUND, or NONE: nothing is served. `memory`: where to remember what was found."""
         self._host, self._port, self._registry, self._memory = host, port, registry, memory
         self._runner: web.AppRunner | None = None
-        self._failing = False
+        self._failing = self._forgetful = False
         self._look_from = 0.0
 
     @property
@@ -42,7 +43,9 @@ class MetricsPort:
         return self._runner is not None
 
     def look(self) -> None:
-        """See where kube-proxy listens, from time to time; to be called while it runs. Raises OSError."""
+        """See where kube-proxy listens, from time to time; to be called while it runs. That it could not be remembered
+        is logged: the default will be served after a restart. Raises OSError where the kernel does not tell.
+        """
         if self._host != AS_FOUND or self._runner is not None or time.monotonic() < self._look_from:
             return
         found = listeners(self._port)
@@ -50,7 +53,19 @@ class MetricsPort:
             self._look_from = time.monotonic() + _LOOK_S
         at = next((any_ for any_ in EVERY if any_ in found), min(found, default=""))
         if at and at != self._remembered():
-            self._memory.write_text(at, encoding="ascii")
+            self._remember(at)
+
+    def _remember(self, at: str) -> None:
+        try:
+            write_durably(self._memory, at)  # a disk that is full must not take what was remembered before
+            self._forgetful = False
+        except OSError as error:
+            if not self._forgetful:
+                log.error(
+                    "kube-proxy's metrics address could not be remembered",
+                    extra={"address": at, "file": str(self._memory), "error": str(error)},
+                )
+            self._forgetful = True
 
     def _remembered(self) -> str:
         try:

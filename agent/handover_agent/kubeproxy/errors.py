@@ -7,6 +7,10 @@ from pathlib import Path
 class KubeProxyError(Exception):
     """Something about kube-proxy's rules on this node did not go as it must."""
 
+    def __init__(self, message: str) -> None:
+        # It may quote a rule, which may hold bytes that are no text (see `command`): the status takes only text.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
+
 
 class ToolFailed(KubeProxyError):
     """A program (nft, iptables-restore, …) could not be run, or ended with an error and changed nothing."""

@@ -72,7 +72,7 @@ def _require_covered(snapshot: Snapshot, inspection: Inspection) -> None:
             else:
                 before, now = snapshot.owned[source][name], inspection.owned[source][name]
                 current = inspection.rulesets[source][name]
-                changes = restoring.restoration(recorded, before, current, now).splitlines()[1:-1]
+                changes = restoring.restoration(recorded, before, current, now).split("\n")[1:-2]
                 if changes:
                     problems.append(
                         f"{source} {name} has changed since ({len(changes)} lines, as {changes[0]!r})"

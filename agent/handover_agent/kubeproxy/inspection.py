@@ -95,7 +95,7 @@ def inspect() -> Inspection:
 def _nft_rules(text: str) -> int:
     """Rules of an nft listing: the lines in chains besides `type`, `policy` and comments."""
     count, inside = 0, False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("\tchain "):
             inside = True
         elif line == "\t}":

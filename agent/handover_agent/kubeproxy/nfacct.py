@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
+from handover_agent.kubeproxy.command import bytes_of
 from handover_agent.kubeproxy.errors import KubeProxyError
 
 _NETLINK_NETFILTER = 12
@@ -41,7 +42,7 @@ def ensure(names: Iterable[str]) -> None:
 
 
 def _request(number: int, name: str) -> bytes:
-    value = name.encode() + b"\0"
+    value = bytes_of(name) + b"\0"
     if len(value) > _NAME_MAX:
         raise KubeProxyError(f"an nfacct object's name has at most {_NAME_MAX - 1} bytes: {name!r}")
     attribute = struct.pack("=HH", 4 + len(value), _NFACCT_NAME) + value

@@ -27,7 +27,7 @@ def tables() -> frozenset[Table]:
         if any(sign in error.why for sign in _NO_NFTABLES):
             return frozenset()
         raise
-    return frozenset((words[1], words[2]) for words in map(str.split, text.splitlines()) if len(words) == 3)
+    return frozenset((words[1], words[2]) for words in map(str.split, text.split("\n")) if len(words) == 3)
 
 
 def listing(table: Table) -> str | None:

@@ -35,7 +35,7 @@ def places(
     found: list[str] | None = None
     localhost = False
     for (family, _), text in nft.items():
-        rule = next((line for line in text.splitlines() if "vmap @service-nodeports" in line), "")
+        rule = next((line for line in text.split("\n") if "vmap @service-nodeports" in line), "")
         if "@nodeport-ips" in rule:
             found = (found or []) + (list(_in_set(text)) or [_NOWHERE[family == "ip"]])
         elif "fib daddr type local" in rule:

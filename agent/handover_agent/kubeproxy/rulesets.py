@@ -81,7 +81,7 @@ def parse(text: str) -> dict[str, Rules]:
         dict[str, list[Rule]](),
         list[str](),
     )
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines splits comments, too: at U+0085, U+2028
         if not line or line[0] == "#":
             continue
         lines.append(line)
@@ -98,7 +98,7 @@ def parse(text: str) -> dict[str, Rules]:
             _, chain, rest = (line + " ").split(" ", 2)
             if chain not in bodies:
                 raise Unreadable(f"line {number}: a rule for chain {chain}, which is not declared")
-            bodies[chain].append(Rule(chain, rest.rstrip()))
+            bodies[chain].append(Rule(chain, rest.rstrip(" ")))
         elif line == "COMMIT" and name:
             chains = {chain: Chain(chain, *head, tuple(bodies[chain])) for chain, head in heads.items()}
             tables[name] = Rules(name, chains, "\n".join(lines) + "\n")

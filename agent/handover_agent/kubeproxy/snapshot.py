@@ -23,6 +23,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from handover_agent.kubeproxy import iptables, nftables, restoring
+from handover_agent.kubeproxy.command import bytes_of, text_of
 from handover_agent.kubeproxy.durable import sync, write_atomically
 from handover_agent.kubeproxy.errors import KubeProxyError, SnapshotInvalid
 from handover_agent.kubeproxy.inspection import Inspection, inspect
@@ -60,7 +61,7 @@ class Snapshot:
             for part in previous.manifest.parts:
                 key = (part.kind, part.place, part.table)
                 if _removed(inspection, part):
-                    texts[key] = (directory / part.file).read_text()
+                    texts[key] = _read_part(directory, part)
                     mode = previous.manifest.mode
         _check(texts)
         directory.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,7 @@ class Snapshot:
                 now = inspection.rulesets.get(source, {}).get(name)
                 mine = inspection.owned.get(source, {}).get(name)
                 text = restoring.restoration(recorded, self.owned[source][name], now, mine)
-                found += [f"{source} {name}: {line}" for line in text.splitlines()[1:-1]]
+                found += [f"{source} {name}: {line}" for line in text.split("\n")[1:-2]]
         for table, text in self.nft.items():
             now_text = inspection.nft.get(table)
             if now_text is None:
@@ -203,7 +204,7 @@ def _check(texts: dict[Key, str]) -> None:
 
 
 def _write_part(directory: Path, key: Key, text: str) -> Part:
-    raw = text.encode()
+    raw = bytes_of(text)
     digest = hashlib.sha256(raw).hexdigest()
     kind, place, table = key
     name = f"{kind}-{place.replace('/', '-')}-{table}.{digest[:16]}"
@@ -218,7 +219,7 @@ def _read_part(directory: Path, part: Part) -> str:
     raw = _read(file)
     if hashlib.sha256(raw).hexdigest() != part.sha256:
         raise SnapshotInvalid(file, "is not what was written (SHA-256 differs)")
-    return raw.decode()
+    return text_of(raw)
 
 
 def _read(file: Path) -> bytes:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from handover_agent.durable import write_durably
 from handover_agent.probe.attempt import Outcome, attempt
-from handover_agent.probe.targets import Target, choose
+from handover_agent.probe.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ class Rounds:
 
     def __init__(
         self,
-        find_targets: Callable[[], Collection[Target]],
+        targets: Callable[[int], Collection[Target]],
         memory: Path,
         told: Callable[[Probes], None],
         plan: Plan | None = None,
     ) -> None:
-        self._find_targets, self._memory, self._told = find_targets, memory, told
+        """`targets`: so many that are to be probed next."""
+        self._targets, self._memory, self._told = targets, memory, told
         self.plan = plan or Plan.of(ProbeSettings())
-        self._start = 0
         self._lock = asyncio.Lock()
         self._probes = Probes(baseline=self._recall())
 
@@ -83,9 +83,7 @@ class Rounds:
     async def _round(self, path: str) -> ProbeResult:
         async with self._lock:
             plan = self.plan
-            chosen = choose(self._find_targets(), plan.count, self._start)
-            self._start += len(chosen)
-            outcomes = await _probe_all(chosen, plan)
+            outcomes = await _probe_all(self._targets(plan.count), plan)
         result = summary(outcomes, path, datetime.now(UTC))
         if result.failures:
             log.warning(

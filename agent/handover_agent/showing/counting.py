@@ -7,6 +7,9 @@ here is judged by the beginning of its name, so that a new one is never hidden.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from handover_agent.layout import Sizes
+from handover_agent.pressure import MORE_ROOM
+
 
 class Kind(StrEnum):
     """From what must never happen to what is daily work; the order in which they are shown."""
@@ -47,7 +50,11 @@ _LOCAL = (
 _NOT_ACCEPTING = (
     "nothing while the node goes down the ladder; on Serving or Sole it must not grow: `handover-agent check`"
 )
-_MAP_FULL = "`handover-agent maps` tells whether the map is full; give it more room in the agent's settings"
+_MAP_FULL = f"`handover-agent maps` tells whether the map `{{}}` is full. {MORE_ROOM}"
+_FRAGMENTS = (
+    f"nothing while it is rare: the sender tries again. There is room for {Sizes().fragments} datagrams in pieces, which "
+    "cannot be made more: let those who send them send smaller ones, that fit the path's MTU"
+)
 
 MEANINGS: dict[str, Meaning] = {
     "refused": Meaning(Kind.REFUSED, _NO_ENDPOINT),
@@ -78,7 +85,7 @@ MEANINGS: dict[str, Meaning] = {
         Kind.MISSED,
         "nothing while it is rare: a client's port was in use with that backend, and its next attempt gets another",
     ),
-    "flow_repaired": Meaning(Kind.MISSED, f"flows are forgotten too early: {_MAP_FULL}"),
+    "flow_repaired": Meaning(Kind.MISSED, f"flows are forgotten too early: {_MAP_FULL.format('flows')}"),
     "packet_not_accepting": Meaning(Kind.MISSED, _NOT_ACCEPTING),
     "packet_refused": Meaning(
         Kind.REFUSED, f"{_NO_ENDPOINT}; or a client asks for a port that the Service has not"
@@ -116,8 +123,8 @@ MEANINGS: dict[str, Meaning] = {
         Kind.MISSED,
         "nothing, unless a process is bound to a loopback address and asks a Service in vain: let it not bind",
     ),
-    "error_flow_not_written": Meaning(Kind.ERROR, _MAP_FULL),
-    "error_fragment_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_flow_not_written": Meaning(Kind.ERROR, _MAP_FULL.format("flows")),
+    "error_fragment_not_written": Meaning(Kind.ERROR, _FRAGMENTS),
     "error_node_no_way": Meaning(
         Kind.ERROR,
         "look for a route to the backend (`ip route get ADDRESS` on the node): the network plug-in's matter",
@@ -130,9 +137,9 @@ MEANINGS: dict[str, Meaning] = {
     "error_frontend_empty": Meaning(Kind.ERROR, _REPORT),
     "error_backend_missing": Meaning(Kind.ERROR, _REPORT),
     "error_backend_family": Meaning(Kind.ERROR, _REPORT),
-    "error_reverse_not_written": Meaning(Kind.ERROR, _MAP_FULL),
-    "error_forward_not_written": Meaning(Kind.ERROR, _MAP_FULL),
-    "error_affinity_not_written": Meaning(Kind.ERROR, _MAP_FULL),
+    "error_reverse_not_written": Meaning(Kind.ERROR, _MAP_FULL.format("reverse")),
+    "error_forward_not_written": Meaning(Kind.ERROR, _MAP_FULL.format("forward")),
+    "error_affinity_not_written": Meaning(Kind.ERROR, _MAP_FULL.format("affinity")),
 } | dict.fromkeys(
     (
         "connect_translated",

@@ -69,7 +69,7 @@ ABOUT: dict[str, About] = {
     ),
     "fragments": About(
         "datagrams that come in pieces",
-        _LRU.format(what="the later pieces of a datagram are lost"),
+        _LRU.format(what="only if that is of the last 30 s, the later pieces of a datagram are lost"),
     ),
     "addresses": About("places of the frontends' addresses, looked at before anything else"),
     "flow_addresses": About("the same of what flows go to"),

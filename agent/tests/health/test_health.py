@@ -4,7 +4,9 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -120,10 +122,34 @@ def test_listening_is_read_from_the_kernels_table() -> None:
         "   0: 00000000:2810 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n"
         "   1: 0100007F:2811 0100007F:2810 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0\n"
     )
-    assert list(listening_in(table, 0x2810)) == ["0.0.0.0"]
-    assert list(listening_in(table, 0x2811)) == []
+    assert list(listening_in(table.splitlines(), 0x2810)) == ["0.0.0.0"]
+    assert list(listening_in(table.splitlines(), 0x2811)) == []
     v6 = table.replace("00000000:2810", "00000000000000000000000001000000:2812")
-    assert list(listening_in(v6, 0x2812)) == ["::1"]
+    assert list(listening_in(v6.splitlines(), 0x2812)) == ["::1"]
+    rest = iter((*table.splitlines(), "never read"))
+    assert list(listening_in(rest, 0x2810)) == ["0.0.0.0"]
+    assert list(rest) == ["never read"]
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_the_kernel_names_those_who_listen_before_all_connections(
+    family: socket.AddressFamily, host: str
+) -> None:
+    """By which the table need not be read to its end, here of this machine's own kernel and whatever else it has."""
+    table = Path("/proc/net/tcp" if family is socket.AF_INET else "/proc/net/tcp6")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server((host, 0), family=family)) for _ in range(8)]
+        for server in servers:
+            client = stack.enter_context(socket.create_connection(server.getsockname()[:2]))
+            stack.enter_context(server.accept()[0])
+            assert listeners(client.getsockname()[1]) == frozenset()
+        states = [line.split()[3] for line in table.read_text().splitlines()[1:]]
+        begun = [state == "0A" for state in states]
+        assert begun == sorted(begun, reverse=True)
+        assert begun.count(True) >= len(servers)
+        assert begun.count(False) >= 2 * len(servers)
+        for server in servers:
+            assert listeners(server.getsockname()[1]) == {host}
 
 
 async def test_the_agents_own_port_says_what_is_wrong() -> None:

@@ -1,5 +1,6 @@
 """kube-proxy's ports are taken over together and given back together."""
 
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,3 +145,26 @@ async def test_none_as_metrics_address_means_nowhere(tmp_path: Path) -> None:
     port = MetricsPort("none", 1, CollectorRegistry(), tmp_path / "metrics")
     await port.open()
     assert not port.serving
+
+
+async def test_an_address_that_cannot_be_remembered_is_logged_and_the_port_seen_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a node whose disk is full."""
+    health, number = free_port(), free_port()
+    (tmp_path / "file").touch()
+    metrics = MetricsPort("as-found", number, CollectorRegistry(), tmp_path / "file" / "metrics")
+    takeover = Takeover(
+        ProxyPort(health, lambda: WELL),
+        ServicePorts(lambda: True, lambda *_: None),
+        metrics,
+        LocalPolicies(Model(), "n1"),
+        lambda: EVERYWHERE,
+    )
+    with socket.create_server(("127.0.0.1", health)), socket.create_server(("127.0.0.1", number)):
+        assert await takeover.foreign()
+        metrics._look_from = 0.0
+        assert await takeover.foreign()
+    assert [record.message for record in caplog.records] == [
+        "kube-proxy's metrics address could not be remembered"
+    ]

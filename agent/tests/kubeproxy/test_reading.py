@@ -1,12 +1,20 @@
 """What the edge makes of the tools' answers that one does not see on every machine."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
-from handover_agent.kubeproxy import ToolFailed, iptables, nftables
-from handover_agent.kubeproxy.command import run
+from handover_agent.kubeproxy import Inspection, Snapshot, ToolFailed, iptables, nftables, snapshot
+from handover_agent.kubeproxy.command import bytes_of, run, text_of
 from handover_agent.kubeproxy.iptables import Family, Incompatible, Source, Variant
+from handover_agent.kubeproxy.nfacct import _request
+from handover_agent.kubeproxy.rulesets import parse
+from handover_api.nodemigration import Fault
 
 pytestmark = pytest.mark.unit
 NFT = Source(Variant.NFT, Family.IPV4)
+ODD = b'-m comment --comment "caf\xe9 \xc2\x85 \xe2\x80\xa8 \r" -j ACCEPT'
+"""A comment in Latin-1, with three ends of lines that are none: the kernel and its tools take it, and print it again."""
 INCOMPATIBLE = "# Table `nat' is incompatible, use 'nft' tool.\n"
 
 
@@ -66,3 +74,49 @@ def test_what_packets_change_in_an_nft_table_is_not_part_of_its_static_text() ->
     )
     some = "\t\telements = { 10.1.0.1 expires 2h59m57s,\n\t\t\t     10.1.0.2 expires 1s }\n"
     assert nftables.static(listing % some) == nftables.static(listing % "") == listing % ""
+
+
+def test_what_a_tool_prints_is_what_it_is_given_byte_for_byte() -> None:
+    printed = run(("cat",), text_of(ODD + b"\r\n"))
+    assert bytes_of(printed) == ODD + b"\r\n"
+
+
+def odd_rules() -> bytes:
+    lines = [b"*filter", b":INPUT ACCEPT [0:0]", b":KUBE-FORWARD - [0:0]", b"-A INPUT " + ODD]
+    return b"\n".join([*lines, b"-A KUBE-FORWARD " + ODD, b"COMMIT", b""])
+
+
+def test_a_rule_in_no_text_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, text_of(odd_rules()))
+    found = iptables.read(NFT)["filter"]
+    assert [bytes_of(rule.text) for rule in found.rules] == [ODD, ODD]
+    assert [rule.target for rule in found.rules] == ["ACCEPT", "ACCEPT"]
+    assert bytes_of(found.text) == odd_rules()
+
+
+def test_a_snapshot_keeps_bytes_that_are_no_text_over_an_interrupted_flush_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listing = text_of(b'table ip kube-proxy {\n\tchain x {\n\t\taccept comment "caf\xe9"\n\t}\n}\n')
+    table = ("ip", "kube-proxy")
+    full = Inspection({NFT: parse(text_of(odd_rules()))}, {table: listing})
+    monkeypatch.setattr(nftables, "check", lambda _: None)
+    monkeypatch.setattr(iptables, "check", lambda *_: None)
+    monkeypatch.setattr(snapshot, "inspect", lambda: full)
+    taken = Snapshot.take(tmp_path)
+    assert bytes_of(taken.rulesets[NFT]["filter"].text) == odd_rules()
+    assert taken.differences(full) == []
+    taken.begin_flush()
+    monkeypatch.setattr(snapshot, "inspect", lambda: Inspection({}, {}))
+    again = Snapshot.take(tmp_path)
+    assert bytes_of(again.rulesets[NFT]["filter"].text) == odd_rules()
+    assert again.nft == {table: listing}
+
+
+def test_an_accounting_object_in_no_text_is_asked_for_by_its_bytes() -> None:
+    assert b"caf\xe9\0" in _request(1, text_of(b"caf\xe9"))
+
+
+def test_an_error_that_quotes_such_a_rule_can_be_a_fault_of_the_status() -> None:
+    error = ToolFailed(("iptables-nft-restore",), text_of(b"line 7 failed: " + ODD))
+    assert "caf\\udce9" in Fault(reason="X", message=str(error), since=datetime.now(UTC)).message

@@ -1,6 +1,8 @@
 """kube-proxy's real rules among others': taken away completely, others' untouched, put back byte for byte."""
 
+import os
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,6 +78,44 @@ def test_a_restore_after_a_flush_is_byte_for_byte_what_was_there(
     assert len(written) == 2
     keeper.remove()
     assert str(rules.state()) == str(before)
+
+
+@every_mode
+def test_rules_with_bytes_that_are_no_text_neither_hide_others_nor_change(
+    node: Namespace, mode: str, tmp_path: Path
+) -> None:
+    """Latin-1 in a comment, and what Unicode takes for ends of lines: in somebody else's rule and in kube-proxy's chain."""
+    rules.load(mode)
+    comment = b"caf\xe9 \xc2\x85 \xe2\x80\xa8 \r"
+    if mode == "nftables":
+        odd = [b"nft", b"add rule ip kube-proxy services accept comment", b'"' + comment + b'"']
+        reading = ["nft", "list", "table", "ip", "kube-proxy"]
+        subprocess.run(odd, check=True)
+    else:
+        reading = [f"{mode}-save"]
+        for chain in ("INPUT", "KUBE-FORWARD"):
+            odd = [
+                os.fsencode(mode),
+                b"-A",
+                os.fsencode(chain),
+                *b"-j ACCEPT -m comment --comment".split(),
+                comment,
+            ]
+            subprocess.run(odd, check=True)
+
+    def lines() -> list[bytes]:
+        printed = subprocess.run(reading, check=False, capture_output=True).stdout
+        return [line for line in printed.split(b"\n") if b"caf" in line]
+
+    before = lines()
+    taken = snapshot_of(tmp_path)
+    kubeproxy.flush(taken)
+    assert len(lines()) == (0 if mode == "nftables" else 2)  # the keeper accepts what KUBE-FORWARD accepted
+    Snapshot.load(tmp_path / "snapshot").restore()
+    keeper.remove()
+    assert lines() == before
+    assert all(comment in line for line in before)
+    assert len(before) == (1 if mode == "nftables" else 2)
 
 
 @every_mode

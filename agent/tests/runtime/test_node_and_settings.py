@@ -2,15 +2,23 @@
 
 import argparse
 import json
+import os
 import socket
 from pathlib import Path
 
 import msgspec
 import pytest
-from handover_agent import addresses
+from handover_agent import addresses, bpffs
 from handover_agent.cli import main, parser
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
-from handover_agent.node import NoCgroup2, decode_node, find_cgroup, find_cgroup_anywhere, node_info
+from handover_agent.node import (
+    NoCgroup2,
+    NodeObject,
+    decode_node,
+    find_cgroup,
+    find_cgroup_anywhere,
+    node_info,
+)
 from handover_agent.rtnetlink import Message, NetlinkError, RouteSocket, attribute
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.table import ip_bytes, ip_text
@@ -36,6 +44,15 @@ def test_the_cgroup_root_is_the_cgroup2_mount_below_the_search_path() -> None:
     assert find_cgroup(search, UNIFIED) == search
     with pytest.raises(NoCgroup2, match="hostPath"):
         find_cgroup(Path("/elsewhere"), HYBRID)
+
+
+def test_what_else_is_mounted_may_have_any_bytes_in_its_path(tmp_path: Path) -> None:
+    file, search = tmp_path / "mountinfo", Path("/host/cgroup")
+    odd = b"25 20 0:9 / /mnt/caf\xe9\xc2\x85\\040x rw - ext4 /dev/sda rw\n"
+    file.write_bytes(odd + UNIFIED.encode())
+    text = bpffs.mountinfo(file)
+    assert find_cgroup(search, text) == search
+    assert bpffs.filesystem(text, Path(os.fsdecode(b"/mnt/caf\xe9\xc2\x85 x/y"))) == "ext4"
 
 
 def test_outside_of_the_agents_pod_the_nodes_own_cgroup_root_is_found(tmp_path: Path) -> None:
@@ -84,6 +101,15 @@ def test_the_node_object_gives_zone_addresses_and_eligibility() -> None:
     assert (info.zone, info.localhost_node_ports, info.node_port_addresses) == ("a", False, ("primary",))
     document["spec"] = {"taints": [{"key": "ToBeDeletedByClusterAutoscaler"}]}
     assert not decode_node(json.dumps(document).encode()).eligible
+
+
+def test_the_link_local_address_of_a_pods_device_makes_no_other_node() -> None:
+    """A NodeInfo that differs has the whole table compiled anew, and each pod that starts brings such an address."""
+    node, own = NodeObject("n1"), [ip_bytes("10.0.0.1"), ip_bytes("fd00::1"), ip_bytes("169.254.20.10")]
+    before = node_info(node, frozenset(own), NodePortPlaces())
+    pods = [ip_bytes("fe80::34f5:1bff:fe2c:1"), ip_bytes("febf::1")]
+    assert node_info(node, frozenset([*own, *pods]), NodePortPlaces()) == before
+    assert before.local_addresses == frozenset(own)  # NodeLocal DNSCache has its IPv4 one
 
 
 @pytest.mark.parametrize(

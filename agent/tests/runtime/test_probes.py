@@ -2,15 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from handover_agent.probe.attempt import Outcome, ProbeFailed, attempt, check_answer, question
 from handover_agent.probe.rounds import Plan, Rounds, quantile, summary
-from handover_agent.probe.targets import Target, choose, targets
+from handover_agent.probe.targets import Target, Targets
 from handover_agent.table import Backend, Entry, FrontendKey, Protocol, Scope, ip_bytes
 from handover_api.base import ProbeSettings
 from handover_api.nodemigration import Probes
@@ -42,6 +42,10 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     made = await asyncio.start_server(lambda _, writer: writer.close(), request.param, 0)
     async with made:
         yield Target("default/web:http/TCP", request.param, made.sockets[0].getsockname()[1], Protocol.TCP)
+
+
+def nobody(count: int) -> list[Target]:
+    return []
 
 
 def closed_port() -> Target:
@@ -93,37 +97,80 @@ def key(
     return FrontendKey(ip_bytes(address), port, protocol, scope)
 
 
+BACKENDS = (Backend(ip_bytes("10.244.0.5"), 8080),)
+
+
+def ports(*numbers: int, protocol: str = "TCP") -> list[dict[str, Any]]:
+    return [{"name": f"p{number}", "protocol": protocol, "port": number} for number in numbers]
+
+
 def test_targets_are_cluster_ips_with_backends_and_udp_only_where_dns_answers() -> None:
-    backends = (Backend(ip_bytes("10.244.0.5"), 8080),)
-    web = service("default/web", "10.96.0.20")
+    udp, sctp = ports(53, 5353, 90, protocol="UDP"), ports(91, protocol="SCTP")
+    web = service("default/web", "10.96.0.20", [*ports(80, 81, 92), *udp, *sctp])
     table = {
-        key("10.96.0.20", 80): Entry(backends, "default/web:http/TCP"),
+        key("10.96.0.20", 80): Entry(BACKENDS, "default/web:http/TCP"),
         key("10.96.0.20", 81): Entry((), "default/web:none/TCP"),
-        key("10.96.0.20", 53, Protocol.UDP): Entry(backends, "default/web:x/UDP"),
-        key("10.96.0.20", 5353, Protocol.UDP): Entry(backends, "default/web:dns/UDP"),
-        key("10.96.0.20", 90, Protocol.UDP): Entry(backends, "default/web:game/UDP"),
-        key("10.96.0.20", 91, Protocol.SCTP): Entry(backends, "default/web:sctp/SCTP"),
-        key("10.96.0.20", 92, scope=Scope.EXTERNAL): Entry(backends, "default/web:out/TCP"),
-        key("192.0.2.1", 30080): Entry(backends, "default/web:http/TCP"),
+        key("10.96.0.20", 53, Protocol.UDP): Entry(BACKENDS, "default/web:x/UDP"),
+        key("10.96.0.20", 5353, Protocol.UDP): Entry(BACKENDS, "default/web:dns/UDP"),
+        key("10.96.0.20", 90, Protocol.UDP): Entry(BACKENDS, "default/web:game/UDP"),
+        key("10.96.0.20", 91, Protocol.SCTP): Entry(BACKENDS, "default/web:sctp/SCTP"),
+        key("10.96.0.20", 92, scope=Scope.EXTERNAL): Entry(BACKENDS, "default/web:out/TCP"),
+        key("192.0.2.1", 30080): Entry(BACKENDS, "default/web:http/TCP"),
     }
-    assert [(t.port, t.protocol) for t in targets(table, [web])] == [
+    found = Targets(lambda: table, lambda: {web.key: web}).following(3)
+    assert [(t.port, t.protocol) for t in found] == [
         (53, Protocol.UDP),
         (80, Protocol.TCP),
         (5353, Protocol.UDP),
     ]
 
 
-def test_rounds_go_around_all_targets() -> None:
-    names = [Target(str(n), "127.0.0.1", n, Protocol.TCP) for n in range(1, 4)]
-    assert [t.port for t in choose(names, 5, 2)] == [3, 1, 2, 3, 1]
-    assert choose([], 5, 2) == []
+class Table(dict[FrontendKey, Entry]):
+    """Counts what it is asked for, and may not be read as a whole."""
+
+    asked = 0
+
+    def get(self, key: FrontendKey, default: Any = None) -> Any:
+        self.asked += 1
+        return super().get(key, default)
+
+    def __iter__(self) -> Iterator[FrontendKey]:
+        raise AssertionError("the whole table was read")
+
+    items = keys = values = __iter__  # type: ignore[assignment]
+
+
+def test_rounds_go_around_all_targets_and_look_up_no_more_than_they_need() -> None:
+    services = [
+        service(f"default/s{n}", f"10.96.0.{n}", ports(*((2, 1) if n == 2 else (1,)))) for n in (3, 1, 2, 4)
+    ]
+    table = Table()
+    for each in services:
+        for port in each.ports:
+            table[FrontendKey(each.cluster_ips[0], port.port, Protocol.TCP)] = Entry(BACKENDS, each.key)
+    around = Targets(lambda: table, lambda: {each.key: each for each in services})
+
+    def following(count: int) -> list[str]:
+        return [f"{t.host.rpartition('.')[2]}:{t.port}" for t in around.following(count)]
+
+    assert following(2) == ["1:1", "2:1"]
+    assert table.asked == 2
+    assert following(2) == ["2:2", "3:1"]
+    assert following(3) == ["4:1", "1:1", "2:1"]
+    assert following(7) == ["2:2", "3:1", "4:1", "1:1", "2:1", "2:2", "3:1"]
+    del services[0]  # 3, the last one: the next one follows
+    assert following(2) == ["4:1", "1:1"]
+    del services[:]
+    assert following(2) == []
 
 
 async def test_a_round_counts_failures_and_names_the_service(tmp_path: Path) -> None:
     made = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     good = Target("default/web:http/TCP", "127.0.0.1", made.sockets[0].getsockname()[1], Protocol.TCP)
     told: list[Probes] = []
-    rounds = Rounds(lambda: [good, closed_port()], tmp_path / "baseline.json", told.append, FAST)
+    rounds = Rounds(
+        lambda count: [good, closed_port()] * (count // 2), tmp_path / "baseline.json", told.append, FAST
+    )
     async with made:
         await rounds.latest("ebpf")
     latest = told[-1].latest
@@ -136,17 +183,17 @@ async def test_a_round_counts_failures_and_names_the_service(tmp_path: Path) -> 
 
 async def test_the_baseline_outlives_the_agent_and_is_forgotten_on_the_way_down(tmp_path: Path) -> None:
     memory = tmp_path / "baseline.json"
-    first = Rounds(lambda: [closed_port()], memory, lambda probes: None, FAST)
+    first = Rounds(lambda count: [closed_port()], memory, lambda probes: None, FAST)
     await first.baseline()
-    again = Rounds(list, memory, lambda probes: None)
+    again = Rounds(nobody, memory, lambda probes: None)
     assert again.probes.baseline == first.probes.baseline
     await again.forget()
-    assert Rounds(list, memory, lambda probes: None).probes.baseline is None
+    assert Rounds(nobody, memory, lambda probes: None).probes.baseline is None
 
 
 def test_an_unreadable_baseline_is_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "baseline.json").write_text("{")
-    assert Rounds(list, tmp_path / "baseline.json", lambda probes: None).probes.baseline is None
+    assert Rounds(nobody, tmp_path / "baseline.json", lambda probes: None).probes.baseline is None
 
 
 def test_failures_do_not_count_as_times() -> None:

@@ -121,6 +121,18 @@ def test_every_counter_of_the_datapath_has_a_kind_and_advice() -> None:
     )
 
 
+def test_what_is_advised_about_a_full_map_makes_it_larger() -> None:
+    """Of these maps, none has its size from the agent's settings."""
+    full = {name: each.do for name, each in MEANINGS.items() if name.endswith("_not_written")} | {
+        "flow_repaired": MEANINGS["flow_repaired"].do
+    }
+    assert not any("settings" in do for do in full.values())
+    by_conntrack = {name for name, do in full.items() if "nf_conntrack_max" in do and "down and up" in do}
+    assert by_conntrack == full.keys() - {"error_fragment_not_written", "connected_not_written"}
+    assert "`forward`" in full["error_forward_not_written"]
+    assert f"{Sizes().fragments} datagrams" in full["error_fragment_not_written"]
+
+
 def test_a_counter_that_is_new_is_shown_by_what_its_name_says() -> None:
     names = ("error_new", "drop_new", "refuse_new", "new")
     assert [meaning(name).kind for name in names] == [Kind.ERROR, Kind.DROPPED, Kind.REFUSED, Kind.MISSED]

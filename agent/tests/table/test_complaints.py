@@ -90,7 +90,7 @@ def test_a_full_map_is_said_of_the_node_and_of_the_services_that_suffer() -> Non
 
 
 def test_maps_that_are_about_to_forget_connections_are_said_of_the_node() -> None:
-    (happening,) = of_pressed_maps({"flows": 0.95, "affinity": 0.5}, "n1")
+    (happening,) = of_pressed_maps({"flows": 0.95, "affinity": 0.5, "fragments": 1.0}, "n1")
     assert (happening.about, happening.reason) == (About("Node", "n1"), "MapPressed")
     assert "BPF map flows" in happening.message
     assert "nf_conntrack_max" in happening.message
