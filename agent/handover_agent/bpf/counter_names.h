@@ -83,5 +83,5 @@ COUNTER(packet_left,
 COUNTER(packet_held, "Times that a datagram was made to wait while its flow was handed to conntrack")
 COUNTER(pod_loopback_left, "Connections of pods to their own loopback addresses, left alone")
 COUNTER(pod_socket_left, "Connections of pods left to the packet path, as the agent's settings want it")
-COUNTER(loopback_source_left, "Connections to frontends from sockets bound to a loopback address, which lead "
-			      "nowhere else: left to packets")
+COUNTER(loopback_source_left,
+	"Connections to frontends left to packets, as their sockets are bound to a loopback address")
