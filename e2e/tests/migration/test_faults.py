@@ -80,7 +80,7 @@ def cluster_ip_of_the_api_servers_dead(migration: Migration, pod: Object) -> Ite
     node.exec(["nft", "-f", "-"], stdin=rules)
     try:
         yield
-        dropped = node.exec(["nft", "list", "table", "inet", "e2e_fault"])
+        dropped = node.exec(["nft", "list", "table", "inet", "e2e_fault"]).stdout
         assert "packets 0 " not in dropped, f"nothing was dropped: {dropped}"
     finally:
         node.exec(["nft", "delete", "table", "inet", "e2e_fault"])
