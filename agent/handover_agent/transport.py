@@ -8,10 +8,12 @@ may be dead, slow, or somebody else.
 import asyncio
 import json
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -50,7 +52,8 @@ class Transport:
 
     async def open(self) -> None:
         """Begin; belongs to the running event loop."""
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=False)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=_keepalive_socket)
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -156,6 +159,18 @@ class Transport:
                 if not again or not request.repeatable:
                     raise
         raise AssertionError("unreachable")
+
+
+def _keepalive_socket(address: Any) -> socket.socket:
+    """A socket that notices within half a minute that the other end is gone: watches are silent for longer."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    made.setblocking(False)
+    return made
 
 
 async def _failure(request: Request, response: aiohttp.ClientResponse) -> StatusError:

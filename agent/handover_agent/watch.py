@@ -98,9 +98,13 @@ class Backoff:
     """Growing pauses with jitter, so that a thousand agents do not come back at the same moment."""
 
     def __init__(
-        self, first_s: float = 0.5, most_s: float = 30.0, jitter: Callable[[], float] = random.random
+        self,
+        first_s: float = 0.5,
+        most_s: float = 30.0,
+        jitter: Callable[[], float] = random.random,
+        spread_s: float = 2.0,
     ) -> None:
-        self._first_s, self._most_s, self._jitter = first_s, most_s, jitter
+        self._first_s, self._most_s, self._jitter, self._spread_s = first_s, most_s, jitter, spread_s
         self._tries = 0
 
     def next_s(self) -> float:
@@ -108,6 +112,10 @@ class Backoff:
         pause = min(self._first_s * 2.0**self._tries, self._most_s)
         self._tries = min(self._tries + 1, 16)
         return pause * (0.5 + self._jitter() / 2)
+
+    def apart_s(self) -> float:
+        """How long to wait before what all agents have to do at this moment, though nothing has failed."""
+        return self._spread_s * self._jitter()
 
     def reset(self) -> None:
         """It works again."""
@@ -141,8 +149,9 @@ class Reflector(Generic[T]):
                 await self._watch()
             except Gone:
                 log.info("watch expired, listing again", extra={"resource": self._kind.resource.text()})
-                if not self._version:  # the list itself expired between two pages
-                    await asyncio.sleep(self._backoff.next_s())
+                # The list itself may have expired, between two pages. A watch expires for every agent at once, when an API
+                # server starts anew: not all of them should ask for the whole list in the same second.
+                await asyncio.sleep(self._backoff.apart_s() if self._version else self._backoff.next_s())
                 self._version = ""
             except ApiError as error:
                 pause = self._backoff.next_s()

@@ -67,6 +67,24 @@ async def announce(api: FakeApiServer, *addresses: Address) -> None:
         await api.put(SLICES_PATH, slice_)
 
 
+async def test_connections_ask_whether_the_other_end_is_still_there(
+    api: FakeApiServer, stack: AsyncExitStack
+) -> None:
+    """A server that vanished without a word would be waited for until a watch has been silent for too long."""
+    client = await client_of(stack, await stack.enter_async_context(api.serving()))
+    async with client.watch(SERVICES, "10"):
+        session = client._transport._session
+        assert session is not None
+        assert session.connector is not None
+        (protocol,) = session.connector._acquired
+        assert protocol.transport is not None
+        connected = protocol.transport.get_extra_info("socket")
+        assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle_s, interval_s, count = (connected.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+        assert idle_s + interval_s * count <= 30
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("status", "kind", "text"),

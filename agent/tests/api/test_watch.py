@@ -64,7 +64,7 @@ class Lab:
             self.pauses.append(1.0)
             return 1.0
 
-        return Backoff(0.01, 0.05, noted)
+        return Backoff(0.01, 0.05, noted, 0.01)
 
     @staticmethod
     async def _stop(task: asyncio.Task[None]) -> None:
@@ -148,6 +148,32 @@ async def test_an_expired_watch_lists_again_and_finds_what_vanished(lab: Lab) ->
     assert lab.model.take_dirty() == {"a/x", "a/z"}
 
 
+async def test_agents_whose_watches_expire_together_do_not_all_list_together(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when an API server starts anew."""
+    waited: list[Backoff] = []
+
+    def apart_s(backoff: Backoff) -> float:
+        waited.append(backoff)
+        return 60.0 if len(waited) == 2 else 0.0
+
+    await lab.start()
+    await lab.settled()
+    monkeypatch.setattr(Backoff, "apart_s", apart_s)
+    await lab.stop_serving()
+    await lab.api.put(SERVICES, service_json("a/x"))
+    await lab.api.expire()
+    lab.api.requests.clear()
+    await lab.serve_again()
+    await lab.until(
+        lambda: len(waited) == 2 and any("watch" not in query for _, _, query in lab.api.requests)
+    )
+    await asyncio.sleep(0.02)
+    lists = [path for _, path, query in lab.api.requests if "watch" not in query]
+    assert len(lists) == 1, "the other one waits"
+
+
 async def test_a_list_that_expires_between_two_pages_begins_again(lab: Lab) -> None:
     for n in range(700):
         await lab.api.put(SERVICES, service_json(f"a/s{n}"))
@@ -223,3 +249,4 @@ def test_pauses_grow_up_to_a_bound_and_are_jittered() -> None:
     pauses.reset()
     assert pauses.next_s() == 0.5
     assert Backoff(0.5, 30.0, jitter=lambda: 0.0).next_s() == 0.25
+    assert Backoff(jitter=lambda: 0.5, spread_s=3.0).apart_s() == 1.5
