@@ -23,7 +23,7 @@ from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.objects import is_ipv4
 from handover_agent.reconcile import Reconciler, SyncReport
-from handover_agent.table import Entry, FrontendKey, Table
+from handover_agent.table import FrontendKey, Table
 from handover_agent.wanted import Delta, Dispute, WantedTable
 
 P = ParamSpec("P")
@@ -353,8 +353,3 @@ class KeptTable:
 
     async def _call(self, function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-
-def udp_frontends(table: Table) -> dict[FrontendKey, Entry]:
-    """The UDP part of a table."""
-    return {key: entry for key, entry in table.items() if key.protocol.name == "UDP"}
