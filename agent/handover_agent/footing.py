@@ -254,7 +254,7 @@ class KernelRules:
         self._recorded(digest, mode, node_ports)
 
     def _read(self) -> tuple[str, ProxyMode, NodePortPlaces | None]:
-        if not (self._directory / "manifest.json").exists():
+        if not Snapshot.is_there(self._directory):
             return "", ProxyMode.NONE, None
         try:
             found = Snapshot.load(self._directory)

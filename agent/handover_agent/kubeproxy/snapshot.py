@@ -110,6 +110,11 @@ class Snapshot:
         """The filter tables, which say what was accepted where."""
         return {source: tables["filter"] for source, tables in self.rulesets.items() if "filter" in tables}
 
+    @classmethod
+    def is_there(cls, directory: Path) -> bool:
+        """Whether there is a snapshot, whole or not."""
+        return (directory / _MANIFEST).exists()
+
     @property
     def flushing(self) -> bool:
         """Whether a flush has begun that was not undone by a restore."""
