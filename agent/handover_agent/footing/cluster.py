@@ -16,9 +16,15 @@ class ApiCluster:
     def direct(self) -> bool:
         return self._client.direct
 
-    async def kube_proxy_pods(self) -> list[str]:
+    async def kube_proxy_pods(self, *, fresh: bool = True) -> list[str]:
+        """Those that have not ended. Not `fresh`: as the API server's cache has them, which may be somewhat behind, for
+        who asks again and again.
+        """
         pods = await self._client.list_objects(
-            PODS, pod_query(self.selector, self._node), self.selector.namespace
+            PODS,
+            pod_query(self.selector, self._node),
+            self.selector.namespace,
+            resource_version="" if fresh else "0",
         )
         return [
             f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
