@@ -45,7 +45,7 @@ class SyncReport:
     failed: Mapping[FrontendKey, str] = field(
         default_factory=dict
     )  # with the reason; the old entries are in force
-    retry_in_s: float | None = None  # call `retry` then; None when nothing failed
+    retry_in_s: float | None = None  # sync again then; None when nothing failed
     full: Mapping[str, int] = field(
         default_factory=dict
     )  # maps without room, and for how many of these frontends

@@ -38,7 +38,7 @@ from handover_agent.health.own import OwnPort
 from handover_agent.health.proxy import ProxyHealth, ProxyPort
 from handover_agent.health.services import ServicePorts, places
 from handover_agent.health.takeover import Takeover
-from handover_agent.kept import KeptTable, Sync
+from handover_agent.kept import KeptTable
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.deadman import Limits
 from handover_agent.ladder.journal import Journal
@@ -57,6 +57,7 @@ from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.sizing import Need
 from handover_agent.strays import Strays
+from handover_agent.sync import Sync
 from handover_agent.watch import Backoff, Feed, Reflector
 from handover_agent.wish import Pods, Single, Wish, node_kind, not_ours, pod_kind, wish_kind
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 
 from handover_agent.conntrack import Pass, Serving, old_flows, reconcile_udp
-from handover_agent.footing.thread import Thread
 from handover_agent.model import NotListed
 from handover_agent.table import FrontendKey
+from handover_agent.thread import Thread
 
 log = logging.getLogger(__name__)
 

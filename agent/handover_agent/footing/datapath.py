@@ -11,13 +11,13 @@ from handover_agent.bpffs import LayoutMismatch
 from handover_agent.conntrack import Serving
 from handover_agent.datapath import Datapath
 from handover_agent.features import Features
-from handover_agent.footing.thread import Thread
 from handover_agent.ladder.ports import Blocked, Programs
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.sockets.gone import stranded
 from handover_agent.sockets.refusal import refuse
 from handover_agent.table import Protocol
+from handover_agent.thread import Thread
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from handover_api.nodemigration import ProxyMode
 
 from handover_agent import kubeproxy
-from handover_agent.footing.thread import Thread
 from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, forwarding, keeper, nodeports
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.ports import RulesSeen
@@ -15,6 +14,7 @@ from handover_agent.lately import Before
 from handover_agent.packetpath import handing
 from handover_agent.packetpath import rules as path_rules
 from handover_agent.table import Protocol, Table
+from handover_agent.thread import Thread
 
 log = logging.getLogger(__name__)
 

@@ -17,3 +17,7 @@ class Thread:
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    def end(self) -> None:
+        """Take no more calls; what is called already is not waited for."""
+        self._pool.shutdown(wait=False)
