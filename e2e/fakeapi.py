@@ -7,7 +7,6 @@ the same questions.
 import asyncio
 import contextlib
 import itertools
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -326,8 +325,3 @@ def _selected(item: Object, selectors: Mapping[str, str]) -> bool:
             return False
     field = selectors.get("fieldSelector", "")
     return not field or item["metadata"]["name"] == field.partition("=")[2]
-
-
-def as_text(item: Any) -> str:
-    """An object as text, for messages of failed tests."""
-    return json.dumps(item, indent=1, sort_keys=True)

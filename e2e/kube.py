@@ -99,9 +99,9 @@ class Kube:
         address = f"{path_of(item)}/status?fieldManager={manager}&force=true"
         self._json("PATCH", address, item, _APPLY)
 
-    def create(self, item: Mapping[str, Any], manager: str = "e2e") -> Object:
+    def create(self, item: Mapping[str, Any]) -> Object:
         """Create an object. Raises KubeError."""
-        return self._json("POST", f"{path_of(item).rpartition('/')[0]}?fieldManager={manager}", item)
+        return self._json("POST", f"{path_of(item).rpartition('/')[0]}?fieldManager=e2e", item)
 
     def patch(self, kind: str, name: str, patch: Mapping[str, Any], namespace: str = "") -> Object:
         """Change an object by a merge patch. Raises KubeError."""

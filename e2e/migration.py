@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handover_api.base import API_VERSION, Rung
+from handover_api.base import API_VERSION
 from handover_api.proxymigration import Phase, ProxyMigrationStatus
 
 from e2e import footprint
@@ -97,15 +97,6 @@ class Migration:
             return found if found and check(found) else None
 
         return until(what, so, within_s, self.picture)
-
-    def wait_for_rung(self, node: str, rung: Rung, within_s: float = 90) -> Standing:
-        """Return when a node has reached a rung, or has gone past it on its way up."""
-        found = self.wait_for(
-            f"{node} reaches {rung}",
-            lambda nodes: node in nodes and nodes[node].rung.height >= rung.height,
-            within_s,
-        )
-        return found[node]
 
     def go_home(self, within_s: float = _HOME_S) -> None:
         """Delete the wish, and return when the cluster is as it was before it, as far as the API tells."""

@@ -136,13 +136,22 @@ class Client:
         return await self._transport.call(request)
 
     async def list_objects(
-        self, resource: Resource, params: Mapping[str, str] = _NONE, namespace: str = ""
+        self,
+        resource: Resource,
+        params: Mapping[str, str] = _NONE,
+        namespace: str = "",
+        *,
+        resource_version: str = "",
     ) -> list[dict[str, Any]]:
-        """All objects, decoded; for the small lists (pods of a node), not for the table's."""
+        """All objects, decoded; for the small lists (pods of a node), not for the table's.
+
+        As they are now; with `resource_version` "0" as the server's cache has them, which costs it next to nothing.
+        """
         objects: list[dict[str, Any]] = []
         follow = ""
+        query = {**params, "resourceVersion": resource_version} if resource_version else params
         while True:
-            page = _object(await self.page(resource, follow, params, namespace))
+            page = _object(await self.page(resource, follow, params if follow else query, namespace))
             objects += page.get("items") or []
             follow = (page.get("metadata") or {}).get("continue") or ""
             if not follow:

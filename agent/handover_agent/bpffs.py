@@ -233,14 +233,6 @@ def filesystem(mountinfo: str, path: Path) -> str:
     return kind
 
 
-def find_cgroup2(mountinfo: str, under: Path) -> Path | None:
-    """The cgroup v2 root mounted at or below `under`: /sys/fs/cgroup, or its unified/ on hybrid nodes."""
-    found = [
-        point for point, fstype in mounts(mountinfo) if fstype == "cgroup2" and point.is_relative_to(under)
-    ]
-    return min(found, key=lambda point: len(point.parts), default=None)
-
-
 def mounts(mountinfo: str) -> Iterator[tuple[Path, str]]:
     """Mount points with their file systems' types (proc(5): the fields after the lone dash)."""
     for line in mountinfo.split("\n"):

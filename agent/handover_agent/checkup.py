@@ -36,7 +36,7 @@ class Finding:
 
 def check(settings: Settings) -> list[Finding]:
     """Look at everything. Failing to look is a finding too."""
-    record, finding = _record(settings.state_dir / "journal.json")
+    record, finding = _record(settings.state.journal)
     findings = [finding, _agent(settings)]
     serving = record.lowest.height >= Rung.SERVING.height
     findings += _datapath(settings, record, serving)
@@ -157,7 +157,7 @@ def devices_text(
 def _recorded(settings: Settings) -> forwarding.Recorded:
     """What the snapshot says that kube-proxy accepted. That it cannot be read is another finding's to say."""
     try:
-        return Snapshot.load(settings.state_dir / "snapshot").filters
+        return Snapshot.load(settings.state.snapshot).filters
     except KubeProxyError:
         return forwarding.NOTHING
 
@@ -185,7 +185,7 @@ def _rules(settings: Settings, record: Record) -> list[Finding]:
         expected = kept or record.keeper_dropped
         said = "released, the old flows have ended" if record.keeper_dropped and not kept else ""
         findings.append(Finding(expected, "keeper", said or ("in place" if kept else "missing")))
-        findings.append(_snapshot(settings.state_dir / "snapshot"))
+        findings.append(_snapshot(settings.state.snapshot))
     return findings
 
 

@@ -14,6 +14,7 @@ from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.node import find_cgroup_anywhere
 from handover_agent.packetpath import handing, rules
 from handover_agent.settings import Settings
+from handover_agent.state import AnotherAgent
 
 
 class CleanupRefused(Exception):
@@ -22,10 +23,8 @@ class CleanupRefused(Exception):
 
 def clean(settings: Settings, *, force: bool) -> Iterator[str]:
     """Remove what is ours, step by step, telling each. Raises CleanupRefused."""
-    from handover_agent.runtime import AnotherAgent, lock_state  # noqa: PLC0415
-
     try:
-        handle = lock_state(settings.state_dir)
+        handle = settings.state.lock()
     except AnotherAgent as error:
         raise CleanupRefused(
             f"the agent is running: {error}. Take the node down with the operator (spec.target: "
@@ -47,15 +46,14 @@ def clean(settings: Settings, *, force: bool) -> Iterator[str]:
 def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
     datapath = Datapath(settings.pins, settings.cgroup or find_cgroup_anywhere(settings.cgroup_search))
     if kubeproxy.inspect().rule_count == 0:
-        snapshot = settings.state_dir / "snapshot"
         if not force:
             raise CleanupRefused(
                 "kube-proxy's rules are not in force on this node: without our datapath nobody would serve "
                 "Services. "
                 "Start kube-proxy here first, or use --force, which puts the snapshot back if there is one"
             )
-        if (snapshot / "manifest.json").exists():
-            places = Snapshot.load(snapshot).restore()
+        if Snapshot.is_there(settings.state.snapshot):
+            places = Snapshot.load(settings.state.snapshot).restore()
             yield f"put back kube-proxy's rules: {', '.join(places) or 'as they were'}"
     if datapath.state().attached:
         datapath.set_accepting(False)

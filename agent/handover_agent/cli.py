@@ -18,6 +18,7 @@ from handover_agent.logs import configure
 from handover_agent.settings import Settings, SettingsError, add_flags
 from handover_agent.showing import COMMANDS
 from handover_agent.showing.command import CannotShow, Command, WrongUsage
+from handover_agent.state import AnotherAgent
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _run(_: argparse.Namespace, settings: Settings) -> int:
     from handover_agent.apierrors import ApiError  # noqa: PLC0415 - the other commands start faster without
     from handover_agent.health.own import OwnPortInUse  # noqa: PLC0415
     from handover_agent.node import NoCgroup2  # noqa: PLC0415
-    from handover_agent.runtime import Agent, AnotherAgent  # noqa: PLC0415
+    from handover_agent.runtime import Agent  # noqa: PLC0415
 
     configure(settings.log_format, settings.log_level)
 

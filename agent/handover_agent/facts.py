@@ -7,11 +7,11 @@ from handover_api.base import Rung
 from handover_api.nodemigration import Fault, KernelFacts, KubeProxyFacts, Parity, ProxyMode, Unserved
 
 from handover_agent.apiserver import Client
-from handover_agent.kept import Sync
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.machine import Standing
 from handover_agent.ladder.ports import HealthPort, RulesSeen
 from handover_agent.report import Report
+from handover_agent.sync import Sync
 
 _PATIENCE = timedelta(seconds=3)
 """The Node and the order about it come by two watches, of which one may be ahead of the other."""

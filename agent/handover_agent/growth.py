@@ -9,10 +9,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol as Interface
 
-from handover_agent.kept import Sync
 from handover_agent.layout import Sizes
 from handover_agent.maps import PinnedMaps
 from handover_agent.sizing import GROW_AT, Need, grown
+from handover_agent.sync import Sync
 from handover_agent.table import Table
 
 log = logging.getLogger(__name__)

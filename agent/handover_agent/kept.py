@@ -8,14 +8,12 @@ the maps are not there (Standby) it only keeps the table, so that parity and pro
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import UTC, datetime
-from typing import ParamSpec, TypeVar
 from typing import Protocol as Interface
 
 from handover_agent.compile import NodeInfo
+from handover_agent.gathering import gathering_s
 from handover_agent.ladder.ports import Waiting
 from handover_agent.lately import Lately
 from handover_agent.maps import PinnedMaps
@@ -23,26 +21,14 @@ from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.objects import is_ipv4
 from handover_agent.reconcile import Reconciler, SyncReport
-from handover_agent.table import Entry, FrontendKey, Table
+from handover_agent.sync import Sync
+from handover_agent.table import FrontendKey, Table
+from handover_agent.thread import Thread
 from handover_agent.wanted import Delta, Dispute, WantedTable
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_GATHER_S, _GATHER_MORE_S = 0.003, 0.03
-_BUSY_S = 0.1
 _NAMES_EVERY_S = 2.0
-
-
-def gathering_s(quiet_s: float) -> float:
-    """How long changes are gathered before they are written, after so many seconds without a write.
-
-    A change by itself is written at once. Where changes come all the time, a write for each would cost more than the
-    changes do, and nobody notices some hundredths of a second.
-    """
-    return _GATHER_S if quiet_s > _BUSY_S else _GATHER_MORE_S
 
 
 class TableNotMoved(Exception):
@@ -50,23 +36,6 @@ class TableNotMoved(Exception):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"other maps could not be filled with the table: {why}")
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """How far the maps are."""
-
-    open: bool = False
-    in_sync: bool = False
-    frontends: int = 0
-    backends: int = 0
-    last_synced: datetime | None = None
-    waiting_since: datetime | None = None
-    syncs: int = 0
-    problem: str = ""
-    failed: int = 0  # frontends that are not as wanted
-    full: Mapping[str, int] = field(default_factory=dict)
-    """Maps without room, and how many frontends are not as wanted because of each."""
 
 
 class Watcher(Interface):
@@ -96,7 +65,7 @@ class KeptTable:
         self._maps: PinnedMaps | None = None
         self._reconciler: Reconciler | None = None
         self._lock = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, "maps")
+        self._call = Thread("maps")
         self._retry_in_s: float | None = None
         self._names_revision = -1  # that is in the file
         self._names_from = 0.0  # when the file may be written again
@@ -218,7 +187,7 @@ class KeptTable:
                 self._maps = self._reconciler = None
                 for each in (old, maps):
                     await self._call(each.close)
-                self._set(replace(self.sync, open=False, in_sync=False, problem="maps are being replaced"))
+                self._set(self.sync.closed("maps are being replaced"))
                 raise
             self._maps, self._reconciler = maps, fresh
             await self._call(old.close)
@@ -243,7 +212,7 @@ class KeptTable:
                     await self._follow()
                     self._followed_at = time.monotonic()
         finally:
-            self._thread.shutdown(wait=False)
+            self._call.end()
 
     async def _wait(self) -> None:
         limit = self._retry_in_s
@@ -265,8 +234,8 @@ class KeptTable:
                 self._model.triggers.clear()  # nobody is going to write for them
                 return
             self._begin()
-            if delta and self.sync.waiting_since is None:
-                self._set_waiting()
+            if delta:
+                self.sync = self.sync.waiting(datetime.now(UTC))
             try:
                 self._note(await self._call(self._reconciler.sync_changes, dict(delta)))
                 self._took(began, delta, full=False)
@@ -306,32 +275,13 @@ class KeptTable:
         if reconciler is None:
             return
         self._retry_in_s = report.retry_in_s
-        now = datetime.now(UTC)
-        problem = ""
-        if report.failed:
-            key, reason = next(iter(report.failed.items()))
-            problem = f"{len(report.failed)} frontends could not be written, first {key}: {reason}"
-        self._set(
-            Sync(
-                open=True,
-                in_sync=report.in_sync,
-                frontends=reconciler.frontends,
-                backends=reconciler.backends,
-                last_synced=now if report.in_sync else self.sync.last_synced,
-                waiting_since=None if report.in_sync else (self.sync.waiting_since or now),
-                syncs=self.sync.syncs + 1,
-                problem=problem,
-                failed=len(report.failed),
-                full=report.full,
-            )
-        )
+        self._set(self.sync.written(report, reconciler.frontends, reconciler.backends, datetime.now(UTC)))
 
     def _fail(self, problem: str) -> None:
         if problem != self.sync.problem:
             log.error("maps could not be written", extra={"problem": problem})
         self._retry_in_s = 1.0
-        since = self.sync.waiting_since or datetime.now(UTC)
-        self._set(replace(self.sync, in_sync=False, waiting_since=since, problem=problem))
+        self._set(self.sync.not_written(problem, datetime.now(UTC)))
 
     def _begin(self) -> None:
         if self._watched is not None:
@@ -344,17 +294,6 @@ class KeptTable:
             seconds = time.monotonic() - began
             self._watched.synced(full=full, seconds=seconds, families=families, in_sync=self.sync.in_sync)
 
-    def _set_waiting(self) -> None:
-        self.sync = replace(self.sync, waiting_since=datetime.now(UTC))
-
     def _set(self, sync: Sync) -> None:
         self.sync = sync
         self._changed(sync)
-
-    async def _call(self, function: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-
-def udp_frontends(table: Table) -> dict[FrontendKey, Entry]:
-    """The UDP part of a table."""
-    return {key: entry for key, entry in table.items() if key.protocol.name == "UDP"}

@@ -153,11 +153,6 @@ def way(older: str, newer: str, steps: tuple[Step, ...] | None = None) -> Way:
     return Way(chain[0].older, chain[-1].newer, chain[0].shapes, changed, _derived(chain))
 
 
-def shape_of(kind: int, key_bytes: int, value_bytes: int) -> Shape:
-    """A shape by plain numbers, for tables of them."""
-    return Shape(MapType(kind), key_bytes, value_bytes)
-
-
 def _composed(chain: list[Step]) -> dict[str, tuple[Converter, ...] | None]:
     changed: dict[str, tuple[Converter, ...] | None] = {}
     for step in chain:

@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from handover_agent.enlarging import AGENTS
-from handover_agent.kept import Sync
 from handover_agent.strays import Strayed
+from handover_agent.sync import Sync
 
 
 @dataclass(frozen=True, slots=True)

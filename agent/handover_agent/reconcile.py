@@ -45,7 +45,7 @@ class SyncReport:
     failed: Mapping[FrontendKey, str] = field(
         default_factory=dict
     )  # with the reason; the old entries are in force
-    retry_in_s: float | None = None  # call `retry` then; None when nothing failed
+    retry_in_s: float | None = None  # sync again then; None when nothing failed
     full: Mapping[str, int] = field(
         default_factory=dict
     )  # maps without room, and for how many of these frontends
@@ -139,7 +139,9 @@ class Reconciler:
             )
 
     def sync_changes(self, delta: Mapping[FrontendKey, Entry | None]) -> SyncReport:
-        """Change the wanted table by this much (None: not wanted any more). Raises OSError as `sync` does."""
+        """Change the wanted table by this much (None: not wanted any more), and try again what failed and is due.
+        Raises OSError as `sync` does.
+        """
         with self._lock:
             for key, entry in delta.items():
                 self._failures.pop(key, None)
@@ -150,10 +152,6 @@ class Reconciler:
                     self._admission.change(key, before, entry)
             self._ensure_read()
             return self._write([*delta, *self._due()])
-
-    def retry(self) -> SyncReport:
-        """Try again what failed and is due."""
-        return self.sync_changes({})
 
     def verify(self) -> list[str]:
         """Read the kernel, repair what is not as wanted, and tell what that was, readably. Raises OSError."""

@@ -50,12 +50,6 @@ class Regions:
         """Offset and size of each region in use."""
         return dict(self._live)
 
-    @property
-    def free(self) -> int:
-        """Slots that could be taken now, were they in one piece."""
-        self._wake()
-        return sum(self._sizes.values())
-
     def rebuild(self, live: Iterable[tuple[int, int]], *, rest: bool) -> None:
         """Start anew from the regions that frontends in the kernel point at; they must not overlap.
 

@@ -38,10 +38,6 @@ class Remembered:
         entries = bpfbatch.read_pinned(self._map("reverse"))
         return sum(protocol in (None, layout.reverse_protocol(value)) for _, value in entries)
 
-    def translated_capacity(self) -> int:
-        """How many reverse entries there is room for; beyond it the least recently used goes. 0: not loaded."""
-        return self._room("reverse")
-
     def pressure(self) -> dict[str, float]:
         """How full the maps are that programs write (see `pressure`); {}: not loaded. Raises BpfError."""
         return pressure.ratios(self._pins.maps)

@@ -7,7 +7,6 @@ small write every few seconds and no more.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -85,13 +84,10 @@ class Writer:
         apply: Apply,
         *,
         heartbeat_s: float,
-        clock: Callable[[], float] = time.monotonic,
         soonest_s: float = _SOONEST_S,
     ) -> None:
         self._report, self._apply = report, apply
-        self._heartbeat_s, self._soonest_s, self._clock = heartbeat_s, soonest_s, clock
-        self.succeeded_at: float | None = None
-        """When a write last came through, on the clock."""
+        self._heartbeat_s, self._soonest_s = heartbeat_s, soonest_s
         self._failing = ""
 
     @property
@@ -128,7 +124,6 @@ class Writer:
         if self._failing:
             log.info("status written again")
         self._failing = ""
-        self.succeeded_at = self._clock()
 
 
 def applying(client: Client, name: str, uid: Callable[[], str]) -> Apply:

@@ -6,7 +6,6 @@ nothing is undone.
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import time
@@ -14,7 +13,6 @@ from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from handover_api.base import API_VERSION, Rung
@@ -40,7 +38,7 @@ from handover_agent.health.own import OwnPort
 from handover_agent.health.proxy import ProxyHealth, ProxyPort
 from handover_agent.health.services import ServicePorts, places
 from handover_agent.health.takeover import Takeover
-from handover_agent.kept import KeptTable, Sync
+from handover_agent.kept import KeptTable
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.deadman import Limits
 from handover_agent.ladder.journal import Journal
@@ -59,6 +57,7 @@ from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.sizing import Need
 from handover_agent.strays import Strays
+from handover_agent.sync import Sync
 from handover_agent.watch import Backoff, Feed, Reflector
 from handover_agent.wish import Pods, Single, Wish, node_kind, not_ours, pod_kind, wish_kind
 
@@ -68,38 +67,10 @@ _CHORE_S = 5.0
 _PRESSURE_S = 60.0
 _KERNEL_S = 10.0
 
-SNAPSHOT, JOURNAL, NAMES, BASELINE, SERVERS = (
-    "snapshot",
-    "journal.json",
-    "names.json",
-    "baseline.json",
-    "apiservers.json",
-)
-METRICS_ADDRESS = "metrics-address"
-
-
-class AnotherAgent(Exception):
-    """Another agent works on this node."""
-
-    def __init__(self, lock: Path) -> None:
-        super().__init__(f"another handover-agent of this node holds {lock}; it has to end first")
-
 
 def credentials(settings: Settings) -> Credentials:
     """From a kubeconfig if one is named, else the pod's. Raises CredentialsError."""
     return Credentials.kubeconfig(settings.kubeconfig) if settings.kubeconfig else Credentials.in_cluster()
-
-
-def lock_state(directory: Path) -> int:
-    """Be the only agent of this node, until the process ends. Raises AnotherAgent, OSError."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise AnotherAgent(directory / "lock") from None
-    return handle
 
 
 class Agent:
@@ -111,9 +82,9 @@ class Agent:
                 "the node's name is not known: set NODE_NAME from spec.nodeName, or --node-name"
             )
         self._settings = settings
-        state, node = settings.state_dir, settings.node_name
+        state, node = settings.state, settings.node_name
         cgroup = settings.cgroup or find_cgroup(settings.cgroup_search)
-        self._client = Client(credentials(settings), memory=state / SERVERS)
+        self._client = Client(credentials(settings), memory=state.servers)
         self._model = Model()
         self._feed = Feed(self._client, self._model)
         self._report = Report(
@@ -135,7 +106,7 @@ class Agent:
                 str(settings.proxy_metrics_host),
                 settings.proxy_metrics_port,
                 registry(self._as_kube_proxy),
-                state / METRICS_ADDRESS,
+                state.metrics_address,
             ),
             self._policies,
             lambda: places(self._table.node),
@@ -149,13 +120,13 @@ class Agent:
             self._model,
             node_info(self._node, local_addresses(), NodePortPlaces()),
             datapath.maps,
-            NamesFile(state / NAMES),
+            NamesFile(state.names),
             stale=self._stale,
             changed=self._synced,
             watched=self._as_kube_proxy,
         )
         self._rules = KernelRules(
-            state / SNAPSHOT,
+            state.snapshot,
             lambda behind_s: (
                 self._table.table,
                 self._table.lately.within(behind_s),
@@ -168,7 +139,7 @@ class Agent:
         self._cluster = ApiCluster(self._client, node)
         self._prober = Rounds(
             Targets(lambda: self._table.table, lambda: self._model.services).following,
-            state / BASELINE,
+            state.baseline,
             told=lambda probes: self._report.set(probes=probes),
         )
         self._report.set(probes=self._prober.probes)
@@ -185,7 +156,7 @@ class Agent:
                 self._prober,
                 self._conntrack,
             ),
-            Journal(state / JOURNAL),
+            Journal(state.journal),
             report=self._facts.standing,
             pace=Pace(grace_s=settings.grace_s),
         )
@@ -224,7 +195,7 @@ class Agent:
 
     async def run(self) -> None:
         """Until cancelled. Raises what makes a start impossible: AnotherAgent, OwnPortInUse, OSError."""
-        handle = lock_state(self._settings.state_dir)
+        handle = self._settings.state.lock()
         async with AsyncExitStack() as stack:
             stack.callback(os.close, handle)
             stack.enter_context(self._devices)

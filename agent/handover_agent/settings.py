@@ -14,6 +14,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError, field_validator
 
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
+from handover_agent.state import State
 
 PREFIX = "HANDOVER_"
 
@@ -84,6 +85,11 @@ class Settings(BaseModel):
     pod_name: str = Field(default="", description="the agent's pod (also: POD_NAME)")
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def state(self) -> State:
+        """What is in `state_dir`."""
+        return State(self.state_dir)
 
     @property
     def places(self) -> NodePortPlaces | None:

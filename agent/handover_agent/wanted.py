@@ -150,12 +150,3 @@ def _external(key: FrontendKey) -> FrontendKey:
 
 def _owner(entry: Entry) -> str:
     return entry.service.partition(":")[0]
-
-
-def compile_table(model: Model, node: NodeInfo) -> Table:
-    """The whole table, from nothing. Raises NotListed until the model is complete."""
-    model.require_complete()
-    wanted = WantedTable(node)
-    for name, service in model.services.items():
-        wanted.update(name, service, model.slices(name))
-    return dict(wanted.table)

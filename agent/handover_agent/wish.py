@@ -4,7 +4,7 @@ here.
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,13 +13,14 @@ from handover_api.nodemigration import KubeProxySelector, NodeMigrationSpec
 from pydantic import ValidationError
 
 from handover_agent.apiserver import NODE_MIGRATIONS, NODES, PODS
-from handover_agent.footing import pod_query
 from handover_agent.node import NodeObject, decode_node
 from handover_agent.watch import Kind
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+DEFAULT_SELECTOR = {"k8s-app": "kube-proxy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,15 @@ def node_kind(node: str) -> Kind[NodeObject]:
 def pod_kind(selector: KubeProxySelector, node: str) -> Kind[ProxyPod]:
     """Watch kube-proxy's pods on this node."""
     return Kind(PODS, _decode_pod, pod_query(selector, node), selector.namespace)
+
+
+def pod_query(selector: KubeProxySelector, node: str) -> Mapping[str, str]:
+    """The query for kube-proxy's pods on a node."""
+    labels = selector.selector or DEFAULT_SELECTOR
+    return {
+        "labelSelector": ",".join(f"{name}={value}" for name, value in sorted(labels.items())),
+        "fieldSelector": f"spec.nodeName={node}",
+    }
 
 
 def decode_wish(raw: bytes | msgspec.Raw) -> Wish:

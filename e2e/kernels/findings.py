@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 MARK = "HANDOVER "
-LIMIT = 1_000_000
-"""The verifier gives up beyond this (since Linux 5.2)."""
 
 
 @dataclass(frozen=True, slots=True)

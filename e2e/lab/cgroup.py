@@ -40,11 +40,6 @@ class Hierarchies:
     unified: Path
     v1: tuple[V1Hierarchy, ...]
 
-    @property
-    def pure_v2(self) -> bool:
-        """Whether controllers live in the unified hierarchy."""
-        return not self.v1
-
 
 def parse_mounts(mountinfo: str) -> Hierarchies:
     """Find the cgroup mounts in the text of /proc/self/mountinfo."""

@@ -53,7 +53,6 @@
 #define SCTP_INIT              1
 #define SCTP_INIT_ACK          2
 #define SCTP_ABORT             6
-#define SCTP_SHUTDOWN_ACK      8
 #define SCTP_SHUTDOWN_COMPLETE 14
 
 struct ipv4_header {

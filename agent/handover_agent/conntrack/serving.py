@@ -16,6 +16,12 @@ from handover_agent.table import Backend, FrontendKey, Protocol
 Serving = Mapping[FrontendKey, Collection[Backend]]
 
 
+def is_gone(frontend: Backend, backend: Backend, serving: Serving) -> bool:
+    """Whether a flow of datagrams to a frontend leads to a backend that serves no more, while another one does."""
+    backends = serving.get(FrontendKey(frontend.address, frontend.port, Protocol.UDP), ())
+    return bool(backends) and backend not in backends
+
+
 def serving_of(
     service: Service, slices: Collection[Slice], node: NodeInfo
 ) -> dict[FrontendKey, frozenset[Backend]]:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from handover_agent.conntrack import netlink
 from handover_agent.conntrack.entries import Flow, destination
-from handover_agent.conntrack.serving import Serving
-from handover_agent.table import Backend, FrontendKey, Protocol
+from handover_agent.conntrack.serving import Serving, is_gone
+from handover_agent.table import Backend, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def stale(flows: Iterable[Flow], frontends: Serving, *, untranslated: bool) -> l
         to, back = flow.original, flow.reply
         if to.protocol != Protocol.UDP or flow.translated is untranslated:
             continue
-        backends = frontends.get(FrontendKey(to.destination, to.destination_port, Protocol.UDP))
-        if backends and Backend(back.source, back.source_port) not in backends:
+        frontend = Backend(to.destination, to.destination_port)
+        if is_gone(frontend, Backend(back.source, back.source_port), frontends):
             found.append(flow)
     return found

@@ -52,7 +52,6 @@ class Leftovers(KubeProxyError):
             f"{len(left)} of kube-proxy's chains and rules are left after the flush: {shown}. "
             "Is a kube-proxy still running on this node, or another program writing them?"
         )
-        self.left = tuple(left)
 
 
 class NotRestored(KubeProxyError):

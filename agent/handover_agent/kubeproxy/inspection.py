@@ -54,12 +54,6 @@ class Inspection:
                 count += len(mine.jumps) + sum(len(chains[chain].rules) for chain in mine.delete + mine.empty)
         return count + sum(_nft_rules(text) for text in self.nft.values())
 
-    @property
-    def chain_count(self) -> int:
-        """kube-proxy's chains."""
-        in_iptables = sum(len(o.chains) for tables in self.owned.values() for o in tables.values())
-        return in_iptables + sum(text.count("\n\tchain ") for text in self.nft.values())
-
     def leftovers(self) -> list[str]:
         """Whatever a flush would remove, named; empty after a complete flush.
 

@@ -22,9 +22,9 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from handover_agent.durable import sync, write_durably
 from handover_agent.kubeproxy import iptables, nftables, restoring
 from handover_agent.kubeproxy.command import bytes_of, text_of
-from handover_agent.kubeproxy.durable import sync, write_atomically
 from handover_agent.kubeproxy.errors import KubeProxyError, SnapshotInvalid
 from handover_agent.kubeproxy.inspection import Inspection, inspect
 from handover_agent.kubeproxy.iptables import Source
@@ -73,7 +73,7 @@ class Snapshot:
             mode=mode,
             parts=tuple(parts),
         )
-        write_atomically(directory / _MANIFEST, manifest.model_dump_json(indent=1).encode())
+        write_durably(directory / _MANIFEST, manifest.model_dump_json(indent=1))
         _prune(directory, {part.file for part in parts})
         return cls.load(directory)
 
@@ -110,6 +110,11 @@ class Snapshot:
         """The filter tables, which say what was accepted where."""
         return {source: tables["filter"] for source, tables in self.rulesets.items() if "filter" in tables}
 
+    @classmethod
+    def is_there(cls, directory: Path) -> bool:
+        """Whether there is a snapshot, whole or not."""
+        return (directory / _MANIFEST).exists()
+
     @property
     def flushing(self) -> bool:
         """Whether a flush has begun that was not undone by a restore."""
@@ -118,7 +123,7 @@ class Snapshot:
     def begin_flush(self) -> None:
         """Record on disk that rules are removed from now on."""
         note = json.dumps({"digest": self.digest, "at": datetime.now(UTC).isoformat()})
-        write_atomically(self.directory / _FLUSHING, note.encode())
+        write_durably(self.directory / _FLUSHING, note)
 
     def end_flush(self) -> None:
         """Record that the rules are back."""
@@ -208,7 +213,7 @@ def _write_part(directory: Path, key: Key, text: str) -> Part:
     digest = hashlib.sha256(raw).hexdigest()
     kind, place, table = key
     name = f"{kind}-{place.replace('/', '-')}-{table}.{digest[:16]}"
-    write_atomically(directory / name, raw)
+    write_durably(directory / name, raw)
     return Part(kind=kind, place=place, table=table, file=name, sha256=digest, bytes=len(raw))
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handover_agent import bpfbatch, bpfmap, bpfsys
-from handover_agent.conntrack import Serving, netlink
+from handover_agent.conntrack import netlink
 from handover_agent.conntrack.entries import Flow, destination
 from handover_agent.conntrack.old import udp_timeout_s
+from handover_agent.conntrack.serving import Serving, is_gone
 from handover_agent.entries import NS_PER_S, Direction, FlowFlags, pack_flow_key, pack_left, unpack_flow
 from handover_agent.table import Backend, FrontendKey, Protocol
 
@@ -82,15 +83,11 @@ def wanted(
         backend = Backend(entry.reply.source, entry.reply.source_port)
         if not entry.translated or frontend not in services:
             continue
-        backends = serving.get(frontend) if serving is not None else None
-        if backends and backend not in backends:
+        to = Backend(ends.destination, ends.destination_port)
+        if serving is not None and is_gone(to, backend, serving):
             continue
-        key = pack_flow_key(
-            Direction.FORWARD,
-            Protocol.UDP,
-            Backend(ends.source, ends.source_port),
-            Backend(frontend.address, frontend.port),
-        )
+        source = Backend(ends.source, ends.source_port)
+        key = pack_flow_key(Direction.FORWARD, Protocol.UDP, source, to)
         lives_s = lives.assured_s if entry.assured else lives.first_s
         idle_s = max(0, lives_s - entry.timeout_s)
         found[key] = pack_left(backend, services[frontend], now_ns - idle_s * NS_PER_S, lives_s)

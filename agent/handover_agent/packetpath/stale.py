@@ -7,9 +7,9 @@ and the next datagram chooses anew.
 
 from collections.abc import Iterable
 
-from handover_agent.conntrack import Serving
+from handover_agent.conntrack.serving import Serving, is_gone
 from handover_agent.entries import Direction, unpack_flow
-from handover_agent.table import Backend, FrontendKey, Protocol
+from handover_agent.table import Protocol
 
 _PROTOCOL_AT = 36  # in struct flow_key; most flows are TCP's, and are not worth unpacking
 
@@ -27,11 +27,6 @@ def stale_flows(entries: Iterable[tuple[bytes, bytes]], serving: Serving) -> lis
             frontend, backend = flow.destination, flow.other
         else:
             frontend, backend = flow.other, flow.source
-        if _is_gone(frontend, backend, serving):
+        if is_gone(frontend, backend, serving):
             found.append(key)
     return found
-
-
-def _is_gone(frontend: Backend, backend: Backend, serving: Serving) -> bool:
-    backends = serving.get(FrontendKey(frontend.address, frontend.port, Protocol.UDP))
-    return bool(backends) and backend not in (backends or ())

@@ -52,7 +52,7 @@ class Node:
     @classmethod
     def look(cls, settings: Settings) -> "Node":
         """Read the names, and find out whether the agent answers."""
-        names = NamesFile(settings.state_dir / "names.json").read()
+        names = NamesFile(settings.state.names).read()
         silence = agent_silent(settings.health_port)
         notes = (silent_note(silence),) if silence else ()
         return cls(settings, names, notes)
@@ -69,7 +69,7 @@ class Node:
         which = "a Service port has" if nameless == 1 else f"{nameless} Service ports have"
         return (
             *self.notes,
-            f"{which} no name in {self.settings.state_dir / 'names.json'} and is shown by number: "
+            f"{which} no name in {self.settings.state.names} and is shown by number: "
             "the agent writes names a moment after the maps; if it stays so, see its log",
         )
 

@@ -6,9 +6,9 @@ connections only, and a Service without any endpoint has nowhere better to send 
 
 from collections.abc import Callable, Iterable
 
-from handover_agent.conntrack import Serving
+from handover_agent.conntrack.serving import Serving, is_gone
 from handover_agent.entries import Note, Reverse
-from handover_agent.table import Backend, FrontendKey, Protocol
+from handover_agent.table import Backend, Protocol
 
 
 def stranded(notes: Iterable[Note], serving: Serving) -> list[Note]:
@@ -16,7 +16,7 @@ def stranded(notes: Iterable[Note], serving: Serving) -> list[Note]:
 
     The packet path knows new connections' backends only, so that it notes more.
     """
-    return [note for note in notes if _is_gone(note.frontend, note.destination, serving)]
+    return [note for note in notes if is_gone(note.frontend, note.destination, serving)]
 
 
 def may_be_stranded(
@@ -29,12 +29,7 @@ def may_be_stranded(
     """
     return any(
         entry.protocol == Protocol.UDP
-        and _is_gone(entry.frontend, entry.backend, serving)
+        and is_gone(entry.frontend, entry.backend, serving)
         and used_now(entry.cookie, entry.frontend) in (None, entry.backend)
         for entry in entries
     )
-
-
-def _is_gone(frontend: Backend, backend: Backend, serving: Serving) -> bool:
-    backends = serving.get(FrontendKey(frontend.address, frontend.port, Protocol.UDP))
-    return bool(backends) and backend not in (backends or ())

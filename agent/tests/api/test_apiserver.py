@@ -186,6 +186,17 @@ class TestCalls:
         assert [query.get("continue") for _, _, query in api.requests] == [None, "500", "1000"]
         assert all(query["limit"] == "500" and query["labelSelector"] == "!x" for _, _, query in api.requests)
 
+    async def test_a_version_is_asked_for_on_the_first_page_alone(
+        self, api: FakeApiServer, stack: AsyncExitStack
+    ) -> None:
+        """The real server refuses one beside a continue token."""
+        for n in range(501):
+            api.objects.setdefault(SERVICES_PATH, {})[f"a/s{n:04}"] = service_json(f"a/s{n:04}")
+        client = await client_of(stack, await stack.enter_async_context(api.serving()))
+        assert len(await client.list_objects(SERVICES, resource_version="0")) == 501
+        asked = [(query.get("resourceVersion"), query.get("continue")) for _, _, query in api.requests]
+        assert asked == [("0", None), (None, "500")]
+
     async def test_one_object_is_read(self, api: FakeApiServer, stack: AsyncExitStack) -> None:
         await api.put(NODE_MIGRATIONS_PATH, {"metadata": {"name": "n1"}, "spec": {"rung": "Shadow"}})
         client = await client_of(stack, await stack.enter_async_context(api.serving()))

@@ -201,6 +201,15 @@ class Namespaces:
             text=True,
         )
 
+    @contextmanager
+    def no_way(self, machine: str, address: str) -> Iterator[None]:
+        """A machine that knows no way to an address, whatever its default route is."""
+        self.ip(machine, [f"route add blackhole {address}"])
+        try:
+            yield
+        finally:
+            self.ip(machine, [f"route del blackhole {address}"])
+
     def attach(self, machine: str, device: str, ingress: Path | None, egress: Path | None) -> None:
         """Pinned programs at a device; what is there already is replaced in one step."""
         tc = ("tc", "-n", self.name(machine))

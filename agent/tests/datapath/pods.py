@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from handover_agent.bpffs import find_cgroup2
+from handover_agent.node import find_cgroup
 from handover_agent.table import Backend, FrontendKey, Protocol, ip_bytes
 
 HERE = Path(__file__).parent
@@ -153,16 +153,10 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def cgroup2_root() -> Path:
-    root = find_cgroup2(Path("/proc/self/mountinfo").read_text(), Path("/sys/fs/cgroup"))
-    assert root, "no cgroup v2 hierarchy mounted below /sys/fs/cgroup"
-    return root
-
-
 @contextmanager
 def cgroup(name: str) -> Iterator[Path]:
     """A cgroup of our own; empty again at the end."""
-    path = cgroup2_root() / name
+    path = find_cgroup(Path("/sys/fs/cgroup")) / name
     path.mkdir()
     try:
         yield path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from handover_agent import layout
-from handover_agent.bpffs import filesystem, find_cgroup2
+from handover_agent.bpffs import filesystem
 from handover_agent.hooks import HOOKS
 from handover_agent.layout import Sizes, map_specs
 from handover_agent.loader import abilities, headers, version
@@ -211,13 +211,8 @@ def test_the_file_system_of_a_path_is_that_of_its_nearest_mount_point() -> None:
     assert filesystem(MOUNTINFO, Path("/sys/fs/bpf/handover")) == "bpf"
     assert filesystem(MOUNTINFO, Path("/sys/fs/bpfx")) == "sysfs"
     assert filesystem(MOUNTINFO, Path("/sys/fs/cgroup/unified/kubepods")) == "cgroup2"
+    assert filesystem(MOUNTINFO, Path("/host/a b")) == "cgroup2"
     assert filesystem(MOUNTINFO, Path("/var")) == ""
-
-
-def test_cgroup2_is_found_on_hybrid_nodes_and_under_a_mounted_host_path() -> None:
-    assert find_cgroup2(MOUNTINFO, Path("/sys/fs/cgroup")) == Path("/sys/fs/cgroup/unified")
-    assert find_cgroup2(MOUNTINFO, Path("/host")) == Path("/host/a b")
-    assert find_cgroup2(MOUNTINFO, Path("/proc")) is None
 
 
 def test_the_agent_does_not_import_bcc() -> None:

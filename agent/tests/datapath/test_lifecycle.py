@@ -211,7 +211,7 @@ def test_sizes_count_for_new_maps_only(own: Datapath, no_compiler: None) -> None
     own.load(frontends=1000, backends=2000)
     with own.maps() as maps:
         assert (maps.frontend_capacity, maps.backend_capacity) == (100, 200)
-    assert own.remembered.translated_capacity() == Sizes().sockets
+    assert own.sizes().sockets == Sizes().sockets
 
 
 def test_killed_at_any_point_of_load_and_attach_the_next_run_goes_on(

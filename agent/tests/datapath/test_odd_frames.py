@@ -79,12 +79,12 @@ def test_a_device_without_link_headers_is_served(
     net: Namespaces, rig: Rig, tunnel: End, source: str, source_port: int, frontend: str, port: int
 ) -> None:
     backend = PODS["b"][6 if ":" in source else 4]
-    net.ip("node", [f"route add {source} dev tunnel", f"route add blackhole {frontend}"])
+    net.ip("node", [f"route add {source} dev tunnel"])
     rig.expose(frontend, port, [Backend(ip_bytes(backend), PORT)])
-    tunnel.send(ip(UDP, source, frontend, udp(source_port, port, b"?" * 500)))
-    answer = read(tunnel.receive())
-    while answer.protocol != UDP:  # router solicitations
+    with net.no_way("node", frontend):
+        tunnel.send(ip(UDP, source, frontend, udp(source_port, port, b"?" * 500)))
         answer = read(tunnel.receive())
+        while answer.protocol != UDP:  # router solicitations
+            answer = read(tunnel.receive())
     assert (answer.source, answer.source_port, answer.port) == (frontend, port, source_port)
     assert text(backend, PORT).encode() in answer.data
-    net.ip("node", [f"route del blackhole {frontend}"])

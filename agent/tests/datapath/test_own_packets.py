@@ -392,9 +392,7 @@ def test_without_an_address_of_its_own_the_node_port_of_the_loopback_address_is_
 @FAMILIES
 def test_a_backend_without_a_route_is_an_error(net: Namespaces, rig: Rig, family: int) -> None:
     nowhere = {4: "10.255.255.1", 6: "fd00:255::1"}[family]
-    net.ip("node", [f"route add blackhole {nowhere}"])
     rig.expose(VIPS[family][0], 80, [Backend(ip_bytes(nowhere), 80)])
-    with net.bound("node", family, UDP) as asking:
+    with net.no_way("node", nowhere), net.bound("node", family, UDP) as asking:
         asking.socket.sendto(b"?", (VIPS[family][0], 80))
     assert rig.counted()["error_node_no_way"] == 1
-    net.ip("node", [f"route del blackhole {nowhere}"])

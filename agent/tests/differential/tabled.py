@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from handover_agent.model import Model
 from handover_agent.table import Entry, FrontendFlags, FrontendKey, Prefix, Protocol, Scope, Table
-from handover_agent.wanted import compile_table
 from handover_agent.watch import SERVICE_KIND, SLICE_KIND
 from handover_agent.watch import Kind as Watched
 from tests.differential import packets
@@ -17,6 +16,7 @@ from tests.differential.generating import Cluster
 from tests.differential.packets import DROPPED, LEFT, REFUSED, Ending, Endings, Origin, Packet
 from tests.differential.setting import Json, Setting
 from tests.kubeproxy.fakeapi import selected
+from tests.table.whole import compile_table
 
 T = TypeVar("T")
 

@@ -21,10 +21,10 @@ from handover_agent.table import (
     Table,
     ip_bytes,
 )
-from handover_agent.wanted import compile_table
 from handover_agent.wire import WireService, WireSlice, service_of, slice_of
 from msgspec.structs import replace
 from tests.kubeproxy import cluster
+from tests.table.whole import compile_table
 
 pytestmark = pytest.mark.unit
 SAMPLES = Path(__file__).parent / "samples"

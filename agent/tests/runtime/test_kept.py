@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from handover_agent.compile import NodeInfo
 from handover_agent.facts import Facts
+from handover_agent.gathering import gathering_s
 from handover_agent.health.proxy import ProxyPort
-from handover_agent.kept import KeptTable, Sync, gathering_s
+from handover_agent.kept import KeptTable
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.journal import Record
 from handover_agent.ladder.machine import Standing
@@ -16,6 +17,7 @@ from handover_agent.ladder.ports import RulesSeen, Waiting
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.report import Report
+from handover_agent.sync import Sync
 from handover_agent.table import Backend, FrontendKey, Protocol, ip_bytes
 from handover_api.base import Rung
 from handover_api.nodemigration import NodeMigrationStatus, ProxyMode

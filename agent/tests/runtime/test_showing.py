@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from handover_agent.kept import Sync
 from handover_agent.logs import Json, Text
 from handover_agent.metrics import Exporter, Figures, registry
 from handover_agent.names import NamesFile
 from handover_agent.strays import Strayed
+from handover_agent.sync import Sync
 from handover_api.base import Rung
 from handover_api.nodemigration import NodeMigrationStatus, ProbeResult, Probes
 from prometheus_client.exposition import generate_latest

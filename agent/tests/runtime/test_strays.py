@@ -83,7 +83,7 @@ async def test_what_hides_clients_from_kube_proxy_is_looked_for_but_stops_no_way
         asked.append(untranslated)
         return (Pass(True, 4, 0.1),)
 
-    monkeypatch.setattr("handover_agent.footing.reconcile_udp", reconcile)
+    monkeypatch.setattr("handover_agent.footing.conntrack.reconcile_udp", reconcile)
     conntrack = KernelConntrack(lambda: SERVING, told.extend)
     assert await conntrack.reconcile_udp() == 4
     assert await conntrack.forget_untranslated_udp() == 4

@@ -114,7 +114,7 @@ class Scenario:
         return self._report(lambda: self.reconciler.sync_changes(self.wanted.refresh(self.model)))
 
     def do_retry(self) -> Iterator[str]:
-        return self._report(self.reconciler.retry)
+        return self._report(lambda: self.reconciler.sync_changes({}))
 
     def do_verify(self) -> Iterator[str]:
         yield from self.reconciler.verify() or ["nothing"]

@@ -189,7 +189,7 @@ class TestFaults:
         assert "injected fault" in report.failed[bad]
         maps.faults.clear()
         clock.advance(report.retry_in_s or 0)
-        assert reconciler.retry().in_sync
+        assert reconciler.sync_changes({}).in_sync
         assert holds(maps, table)
 
     def test_pauses_between_tries_grow(self, maps: FakeMaps, reconciler: Reconciler, clock: Clock) -> None:
@@ -200,10 +200,10 @@ class TestFaults:
             assert report.retry_in_s is not None
             pauses.append(report.retry_in_s)
             calls = maps.calls
-            reconciler.retry()
+            reconciler.sync_changes({})
             assert maps.calls == calls, "it was tried before it was due"
             clock.advance(report.retry_in_s)
-            report = reconciler.retry()
+            report = reconciler.sync_changes({})
         assert pauses == sorted(pauses)
         assert pauses[0] < 0.2
         assert pauses[-1] == pytest.approx(30.0)
@@ -243,10 +243,10 @@ class TestFaults:
             assert maps.lookup(k) in (list(old[k].backends), list(new[k].backends))
         clock.advance(5)
         with pytest.raises(OSError, match="injected fault in read_frontends"):
-            reconciler.retry()
+            reconciler.sync_changes({})
         while not report.in_sync or not holds(maps, new):
             clock.advance(5)
-            report = reconciler.retry()
+            report = reconciler.sync_changes({})
 
     def test_maps_that_cannot_be_read_at_first_are_an_error_and_read_later(
         self, maps: FakeMaps, reconciler: Reconciler
@@ -295,7 +295,7 @@ class TestExhaustion:
         assert "grace period" in report.failed[A]
         assert report.retry_in_s == pytest.approx(2.0)
         clock.advance(2.0)
-        assert reconciler.retry().in_sync
+        assert reconciler.sync_changes({}).in_sync
         assert maps.lookup(A) == [backend("10.1.1.5:80"), backend("10.1.1.6:80")]
 
 
@@ -383,7 +383,7 @@ class TestDamageFoundAtStart:
         table = {A: entry("10.1.1.1:80"), B: entry("10.1.1.2:80", service="a/b:p/TCP")}
         report = reconciler.sync(table)
         clock.advance(2.0)
-        assert (report if report.in_sync else reconciler.retry()).in_sync
+        assert (report if report.in_sync else reconciler.sync_changes({})).in_sync
         assert holds(maps, table)
         assert reconciler.verify() == []
 
@@ -489,7 +489,7 @@ class TestSourceRanges:
         assert maps.frontends.keys() == {A}
         maps.source_capacity = 9
         clock.advance(report.retry_in_s or 0)
-        assert reconciler.retry().in_sync
+        assert reconciler.sync_changes({}).in_sync
         assert self.rows(maps) == {TEN, NET}
 
     def test_ranges_that_could_not_be_removed_are_named_and_tried_again(
@@ -501,7 +501,7 @@ class TestSourceRanges:
         report = reconciler.sync_changes({A: filtered(TEN)})
         assert "source ranges could not be removed" in report.failed[A]
         clock.advance(report.retry_in_s or 0)
-        assert reconciler.retry().in_sync
+        assert reconciler.sync_changes({}).in_sync
         assert self.rows(maps) == {TEN}
 
     @pytest.mark.parametrize("operation", ["write_frontends", "delete_frontends"])
@@ -516,7 +516,7 @@ class TestSourceRanges:
         assert self.rows(maps) == {TEN}
         maps.faults.clear()
         clock.advance(report.retry_in_s or 0)
-        assert reconciler.retry().in_sync
+        assert reconciler.sync_changes({}).in_sync
         assert self.rows(maps) == set()
 
     def test_a_restarted_agent_writes_nothing_and_prunes_what_nobody_wants(

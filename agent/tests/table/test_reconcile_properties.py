@@ -112,7 +112,7 @@ class Readers(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        self.attempt(self.reconciler.retry)
+        self.attempt(lambda: self.reconciler.sync_changes({}))
 
     @rule()
     def verify(self) -> None:
@@ -171,7 +171,7 @@ class Readers(RuleBasedStateMachine):
             if report.in_sync:
                 break
             self.clock.advance(report.retry_in_s or 0)
-            report = self.reconciler.retry()
+            report = self.reconciler.sync_changes({})
         assert report.in_sync
         assert self.maps.frontends.keys() == self.want.keys()
         for frontend, wanted in self.want.items():

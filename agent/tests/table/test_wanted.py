@@ -7,10 +7,11 @@ from handover_agent.compile import NodeInfo
 from handover_agent.model import Model, NotListed
 from handover_agent.objects import Service, Slice
 from handover_agent.table import Entry, FrontendKey, ip_bytes
-from handover_agent.wanted import Delta, WantedTable, compile_table
+from handover_agent.wanted import Delta, WantedTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.objects import endpoint_json, service, slice_
+from tests.table.whole import compile_table
 
 pytestmark = pytest.mark.unit
 
@@ -42,8 +43,6 @@ def test_nothing_is_compiled_before_both_kinds_were_listed(missing: str) -> None
         model.slices_sink.replace([])
     with pytest.raises(NotListed, match=missing):
         WantedTable(NODE).refresh(model)
-    with pytest.raises(NotListed, match=missing):
-        compile_table(model, NODE)
 
 
 def test_a_refresh_tells_what_changed_and_nothing_else() -> None:

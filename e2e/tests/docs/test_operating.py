@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handover_agent.kept import Sync
 from handover_agent.metrics import Exporter, Figures
 from handover_agent.metrics import registry as registry_of
+from handover_agent.sync import Sync
 from handover_api.nodemigration import NodeMigrationStatus
 from handover_operator.metrics import Metrics
 from handover_operator.reasons import Reason

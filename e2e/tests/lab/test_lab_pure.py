@@ -70,9 +70,7 @@ def test_cgroup_mounts_of_a_hybrid_machine_are_found() -> None:
 
 
 def test_a_machine_with_cgroup_v2_alone_has_no_v1_hierarchies() -> None:
-    found = parse_mounts(PURE)
-    assert found.unified == Path("/sys/fs/cgroup")
-    assert found.pure_v2
+    assert parse_mounts(PURE) == Hierarchies(Path("/sys/fs/cgroup"), ())
 
 
 def test_a_machine_without_cgroup_v2_is_refused() -> None:

@@ -3,6 +3,7 @@
 A loss is never thrown away by a change of phase: an attempt keeps the tally that it was entered in.
 """
 
+import socket
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -29,6 +30,11 @@ def bucket_top(number: int) -> int:
     shift, cut = divmod(number, _CUTS)
     shift -= 1
     return ((_CUTS + cut + 1) << shift) - 1
+
+
+def with_port(detail: str, sock: socket.socket) -> str:
+    """The detail of a failure with the socket's own port, by which it is found in a node's conntrack and recordings."""
+    return f"{detail} from port {sock.getsockname()[1]}".lstrip()
 
 
 @dataclass(slots=True)

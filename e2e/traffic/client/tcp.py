@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .ledger import ANSWER_WITHIN_S, Ledger, Tally
+from .ledger import ANSWER_WITHIN_S, Ledger, Tally, with_port
 from .loop import READ, WRITE, Loop
 from .targets import GONE, REFUSED, SERVED, Target, kind
 
@@ -129,7 +129,7 @@ class Streams:
 
     def fail(self, connection: _Connection, stream: str, what: str, detail: str = "") -> None:
         """Enter a failed attempt, as a loss or as what was expected, and close the connection."""
-        own = connection.sock.getsockname()[1]  # with it the backend can be found in the node's conntrack
+        detail = with_port(detail, connection.sock)
         self.loop.close(connection.sock)
         target, tally = connection.target, connection.tally
         if connection.established and not connection.asking:  # at rest: nothing was under way
@@ -143,7 +143,7 @@ class Streams:
         elif not current or not connection.strict:
             tally.waited += 1
         else:
-            self.ledger.loss(tally, stream, what, str(target), f"{detail} from port {own}".lstrip())
+            self.ledger.loss(tally, stream, what, str(target), detail)
 
     def succeed(self, connection: _Connection, stream: str) -> None:
         """Enter a right answer, which is a failure where a refusal was expected."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .ledger import ANSWER_WITHIN_S, Ledger, Tally
+from .ledger import ANSWER_WITHIN_S, Ledger, Tally, with_port
 from .loop import READ, Loop
 from .targets import SERVED, Target, kind
 
@@ -175,8 +175,7 @@ class Datagrams:
                 self._drop(place)
 
     def _fail(self, place: _Socket, pending: _Pending, what: str, detail: str = "") -> None:
-        own = place.sock.getsockname()[1]  # with it the datagram can be found in what a node has seen
-        self._lose(pending.tally, place.target, pending.strict, what, f"{detail} from port {own}".lstrip())
+        self._lose(pending.tally, place.target, pending.strict, what, with_port(detail, place.sock))
 
     def _lose(self, tally: Tally, target: Target, strict: bool, what: str, detail: str = "") -> None:
         if not strict or target.expect != SERVED:  # not served yet, or not asked for any more

@@ -18,7 +18,6 @@ _RECURSE = 0x0100
 _RESPONSE, _CODE = 0x8000, 0x000F
 _IN, _A, _AAAA, _CNAME = 1, 1, 28, 5
 _POINTER = 0xC0
-_NO_SUCH_NAME = 3
 _CODES = {1: "malformed question", 2: "server failure", 3: "no such name", 5: "refused"}
 _PATIENCE_S = 1.5
 _MOST_BYTES = 4096

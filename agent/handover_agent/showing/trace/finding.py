@@ -122,10 +122,10 @@ def _asked(
 
 
 async def _ask(settings: Settings, asked: Asked) -> Seen:
-    from handover_agent.runtime import SERVERS, credentials  # noqa: PLC0415 - costs a second's fraction, here only
+    from handover_agent.runtime import credentials  # noqa: PLC0415 - costs a second's fraction, here only
 
     try:
-        memory = settings.state_dir / SERVERS
+        memory = settings.state.servers
         async with Client(credentials(settings), memory=memory, timeout_s=_TIMEOUT_S) as client:
             return await look_up(client, asked)
     except ApiError as error:

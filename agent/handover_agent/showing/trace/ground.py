@@ -98,7 +98,7 @@ def _devices(settings: Settings, notes: list[str]) -> dict[str, frozenset[str]]:
 
 def _rung(settings: Settings, notes: list[str]) -> str:
     try:
-        record = Journal(settings.state_dir / "journal.json").read()
+        record = Journal(settings.state.journal).read()
     except JournalUnreadable as error:
         notes.append(str(error))
         return "not known"

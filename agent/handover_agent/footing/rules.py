@@ -1,0 +1,140 @@
+"""kube-proxy's rules, their snapshot and the keeper, and the packet path's table, which the same tools write."""
+
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from handover_api.nodemigration import ProxyMode
+
+from handover_agent import kubeproxy
+from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, forwarding, keeper, nodeports
+from handover_agent.kubeproxy.nodeports import NodePortPlaces
+from handover_agent.ladder.ports import RulesSeen
+from handover_agent.lately import Before
+from handover_agent.packetpath import handing
+from handover_agent.packetpath import rules as path_rules
+from handover_agent.table import Protocol, Table
+from handover_agent.thread import Thread
+
+log = logging.getLogger(__name__)
+
+
+class KernelRules:
+    """`ports.Rules`. `table` gives the table, what it was in the last seconds, and the node's addresses; `told` hears of
+    every inspection, `compared` of every look at parity, for the status.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        table: Callable[[float], tuple[Table, Before, Collection[bytes]]],
+        told: Callable[[RulesSeen], None],
+        compared: Callable[[list[str], int], None],
+        recorded: Callable[[str, ProxyMode, NodePortPlaces | None], None],
+    ) -> None:
+        self._directory, self._table, self._told, self._compared = directory, table, told, compared
+        self._recorded = recorded
+        self._thread = Thread("rules")
+        self.digest = ""
+        """Of the snapshot on disk, as last read."""
+        self.restorable = False
+        """Whether there are any rules of kube-proxy's in it."""
+
+    async def inspect(self) -> RulesSeen:
+        seen = await self._thread(_inspect)
+        self._told(seen)
+        return seen
+
+    async def parity(self, behind_s: float) -> list[str]:
+        theirs = await self._thread(lambda: kubeproxy.frontends_of(kubeproxy.inspect()))
+        table, before, local = self._table(behind_s)  # later than the rules, or they could be ahead of it
+        ours = dict(table)
+        differences = await self._thread(kubeproxy.compare, ours, theirs, frozenset(local), before)
+        self._compared(differences, len(theirs))
+        return differences
+
+    async def take_snapshot(self) -> str:
+        taken = await self._thread(Snapshot.take, self._directory)
+        self._note(*_facts_of(taken))
+        log.info("snapshot taken", extra={"digest": self.digest, "directory": str(self._directory)})
+        return self.digest
+
+    async def snapshot(self) -> str:
+        self._note(*await self._thread(self._read))
+        return self.digest
+
+    async def restore(self) -> None:
+        written = await self._thread(lambda: Snapshot.load(self._directory).restore())
+        log.info("kube-proxy's rules put back", extra={"places": ", ".join(written)})
+
+    async def flush(self) -> None:
+        removed = await self._thread(lambda: kubeproxy.flush(Snapshot.load(self._directory)))
+        log.info("kube-proxy's rules removed", extra={"items": len(removed)})
+
+    async def forget_snapshot(self) -> None:
+        await self._thread(Snapshot.remove, self._directory)
+        self._note("", ProxyMode.NONE, None)
+
+    async def ensure_keeper(self) -> None:
+        await self._thread(lambda: keeper.ensure(self._accepted()))
+
+    async def ensure_accepts(self) -> None:
+        await self._thread(lambda: forwarding.ensure(self._accepted()))
+
+    async def remove_keeper(self) -> None:
+        await self._thread(keeper.remove)
+
+    async def ensure_path(self) -> None:
+        table, _, local = self._table(0)
+        served = {key.port for key in table if key.protocol is Protocol.UDP and key.address in local}
+        await self._thread(path_rules.ensure, path_rules.free_ports(served))
+
+    async def remove_path(self) -> None:
+        await self._thread(path_rules.remove)
+        await self._thread(handing.unguard)
+
+    async def release_keeper(self) -> None:
+        """The old flows have ended: established connections need no table of ours any more."""
+        await self._thread(keeper.release)
+
+    def _accepted(self) -> forwarding.Recorded:
+        """What kube-proxy accepted, by the snapshot; without one, the rules in force have to tell."""
+        try:
+            return Snapshot.load(self._directory).filters
+        except SnapshotInvalid:
+            return forwarding.NOTHING
+
+    def _note(self, digest: str, mode: ProxyMode, node_ports: NodePortPlaces | None) -> None:
+        self.digest, self.restorable = digest, bool(digest) and mode is not ProxyMode.NONE
+        self._recorded(digest, mode, node_ports)
+
+    def _read(self) -> tuple[str, ProxyMode, NodePortPlaces | None]:
+        if not Snapshot.is_there(self._directory):
+            return "", ProxyMode.NONE, None
+        try:
+            found = Snapshot.load(self._directory)
+        except SnapshotInvalid as error:
+            log.error("snapshot unusable", extra={"error": str(error)})
+            return "", ProxyMode.NONE, None
+        return _facts_of(found)
+
+
+def _inspect() -> RulesSeen:
+    try:
+        found = kubeproxy.inspect()
+    except kubeproxy.NotSupported as error:
+        mode = ProxyMode.IPVS if error.mode == "ipvs" else ProxyMode.NONE
+        return RulesSeen(mode=mode, count=1, unsupported=str(error))
+    return RulesSeen(
+        mode=found.mode,
+        backends=found.backends,
+        count=found.rule_count,
+        leftovers=tuple(found.leftovers()),
+        node_ports=nodeports.places(found.rulesets, found.nft),
+    )
+
+
+def _facts_of(snapshot: Snapshot) -> tuple[str, ProxyMode, NodePortPlaces | None]:
+    """Its digest, how the rules in it were made, and where they have NodePorts."""
+    places = nodeports.places(snapshot.rulesets, snapshot.nft)
+    return snapshot.digest, snapshot.manifest.mode, places
