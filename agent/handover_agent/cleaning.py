@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from handover_agent import kubeproxy
 from handover_agent.datapath import Datapath
+from handover_agent.health.listening import listeners
 from handover_agent.kubeproxy import KubeProxyError, Snapshot, keeper
 from handover_agent.node import find_cgroup_anywhere
 from handover_agent.packetpath import handing, rules
@@ -45,16 +46,18 @@ def clean(settings: Settings, *, force: bool) -> Iterator[str]:
 
 def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
     datapath = Datapath(settings.pins, settings.cgroup or find_cgroup_anywhere(settings.cgroup_search))
-    if kubeproxy.inspect().rule_count == 0:
+    if kubeproxy.inspect().rule_count == 0 or _half_restored(settings):
         if not force:
             raise CleanupRefused(
-                "kube-proxy's rules are not in force on this node: without our datapath nobody would serve "
+                "kube-proxy's rules are not in force on this node, or not all of them: without our datapath nobody would serve "
                 "Services. "
                 "Start kube-proxy here first, or use --force, which puts the snapshot back if there is one"
             )
         if Snapshot.is_there(settings.state.snapshot):
             places = Snapshot.load(settings.state.snapshot).restore()
             yield f"put back kube-proxy's rules: {', '.join(places) or 'as they were'}"
+        else:
+            yield "there is no snapshot of kube-proxy's rules: nobody serves Services here until kube-proxy runs"
     if datapath.state().attached:
         datapath.set_accepting(False)
     datapath.unload()
@@ -63,3 +66,10 @@ def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
     handing.unguard()
     keeper.remove()
     yield "removed the packet path's table and the keeper"
+
+
+def _half_restored(settings: Settings) -> bool:
+    """Whether somebody was interrupted while the snapshot went back, and no kube-proxy runs that writes all of its rules."""
+    if not Snapshot.is_there(settings.state.snapshot):
+        return False
+    return Snapshot.load(settings.state.snapshot).flushing and not listeners(settings.proxy_health_port)

@@ -25,7 +25,7 @@ from handover_agent import (
     pinnedsettings,
     takeover,
 )
-from handover_agent.bpffs import NoBpffs, Pins, filesystem
+from handover_agent.bpffs import NoBpffs, Pins, filesystem, mountinfo
 from handover_agent.bpfsys import DatapathError
 from handover_agent.conntrack import ConntrackError
 from handover_agent.entries import unpack_flow
@@ -398,8 +398,5 @@ class Datapath:
                 pinnedsettings.write_accepting(maps, accepting)
 
     def _check_cgroup(self) -> None:
-        if (
-            not self._cgroup.is_dir()
-            or filesystem(Path("/proc/self/mountinfo").read_text(), self._cgroup) != "cgroup2"
-        ):
+        if not self._cgroup.is_dir() or filesystem(mountinfo(), self._cgroup) != "cgroup2":
             raise NotCgroup2(self._cgroup)

@@ -142,7 +142,9 @@ class Cluster(Interface):
     """What only the API server can tell, asked anew at each call."""
 
     def direct(self) -> bool: ...
-    async def kube_proxy_pods(self) -> list[str]: ...
+    async def kube_proxy_pods(self, *, fresh: bool = True) -> list[str]:
+        """Not `fresh`: as the API server's cache has them. To list them anew reads all of etcd's before Kubernetes 1.31."""
+        ...
 
 
 class HealthPort(Interface):

@@ -75,7 +75,7 @@ async def _alone(ascent: Ascent) -> None:
     pods: list[str] = []
     if ascent.ground.cluster.direct():
         try:
-            pods = await ascent.ground.cluster.kube_proxy_pods()
+            pods = await ascent.ground.cluster.kube_proxy_pods(fresh=False)
         except Exception as error:  # the port is ours all the same, and tells whether one runs
             unseen = error
     if pods:

@@ -187,8 +187,8 @@ class Fakes:
     def direct(self) -> bool:
         return self.world.api
 
-    async def kube_proxy_pods(self) -> list[str]:
-        self.world.call("pods")
+    async def kube_proxy_pods(self, *, fresh: bool = True) -> list[str]:
+        self.world.call("pods" if fresh else "cached pods")
         if not self.world.api:
             raise ConnectionError("no API server")
         if self.world.pods_error:
