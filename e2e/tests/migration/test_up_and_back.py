@@ -8,10 +8,11 @@ import pytest
 from handover_api.base import Rung
 from handover_api.proxymigration import Phase
 
-from e2e import connected, footprint, ports
+from e2e import footprint, ports
 from e2e.footprint import Footprint
 from e2e.lab.images import BASE
 from e2e.migration import Migration
+from e2e.tests.migration import connected
 from e2e.traffic import deploy
 from e2e.trial import until
 

@@ -14,8 +14,8 @@ from e2e.kube import Kube
 from e2e.lab import Lab
 from e2e.lab.paths import CHECKOUT
 from e2e.netns import Inside
-from e2e.outside import OutsideOperator
-from e2e.pretend import PretendedAgents
+from e2e.tests.operator.outside import OutsideOperator
+from e2e.tests.operator.pretend import PretendedAgents
 from e2e.trial import until
 
 PATIENCE_S = 120.0

@@ -10,8 +10,8 @@ from handover_api.base import API_VERSION
 
 from e2e.kube import Kube
 from e2e.lab import Lab
-from e2e.outside import OutsideOperator
-from e2e.pretend import PretendedAgents
+from e2e.tests.operator.outside import OutsideOperator
+from e2e.tests.operator.pretend import PretendedAgents
 from e2e.trial import until
 
 pytestmark = pytest.mark.e2e
