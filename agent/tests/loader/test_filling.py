@@ -27,7 +27,7 @@ def test_numbers_of_abilities_become_plain_constants() -> None:
     code = load(0xF3, 0) + load(0xF4, 1) + load(0xF5, 2) + load(0xF6, 3) + EXIT
     assert filled_in(code, [], numbers) == load(3, 1) + load(4, 0) + load(5, 48) + load(6, 64) + EXIT
     with pytest.raises(IndexError):
-        filled_in(load(0xF1, 4), [], numbers)
+        filled_in(load(0xF1, len(numbers)), [], numbers)
 
 
 def test_the_second_half_of_a_wide_instruction_is_not_taken_for_another() -> None:
