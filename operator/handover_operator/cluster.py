@@ -11,7 +11,7 @@ from handover_api.base import KubeProxyRef
 from handover_operator import observe, places
 from handover_operator.api import Api, ApiError, Object
 from handover_operator.facts import DaemonSetFacts, MigrationFacts, NodeFacts
-from handover_operator.observe import SeenMigration, SeenNodeMigration, SeenPod
+from handover_operator.observe import SeenNodeMigration, SeenPod
 from handover_operator.watch import Collection, Watched
 
 
@@ -109,10 +109,6 @@ class Cluster:
     def daemon_set_facts(self) -> DaemonSetFacts:
         """The same as the planner knows it."""
         return observe.daemon_set(self.daemon_set())
-
-    def seen_migration(self, name: str) -> SeenMigration | None:
-        """A ProxyMigration with what a write needs."""
-        return self.migrations.objects.get(("", name))
 
     def seen_node_migration(self, name: str) -> SeenNodeMigration | None:
         """A NodeMigration with what a write needs."""

@@ -4,7 +4,7 @@ Each gate is a pure function from a node's standing to a `Block` or None. A bloc
 and what was seen; its kind says what happens next: it heals by itself, it has failed, or a person is needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -46,9 +46,6 @@ class Block:
         """One sentence for a person, with what to do when there is something to do."""
         text = f"node {self.node}: expected {self.expected}; seen: {self.seen}"
         return f"{text}. {self.advice}" if self.advice else text
-
-
-Gate = Callable[[Standing], Block | None]
 
 
 def first(blocks: Iterable[Block | None]) -> Block | None:

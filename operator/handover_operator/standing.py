@@ -9,7 +9,7 @@ from handover_api.nodemigration import NodeMigrationSpec, NodeMigrationStatus
 from handover_operator.facts import NodeFacts
 
 STALE_AFTER_S = 30.0
-"""A heartbeat older than this says nothing about now. Agents beat every ten seconds."""
+"""A heartbeat older than this says nothing about now. Agents beat every five seconds."""
 LOST_AFTER_S = 120.0
 """After so long a silence a person should look at the agent."""
 
