@@ -98,7 +98,7 @@ def kill_at(step: int) -> None:
     subprocess_run = subprocess.run
     subprocess.run = counted(subprocess.run)
     os.fsync = counted(os.fsync)
-    Path.rename = counted(Path.rename)  # type: ignore[method-assign]
+    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
     Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
 
 
