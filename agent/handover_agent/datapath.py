@@ -346,8 +346,7 @@ class Datapath:
 
     def _align(self, version: str) -> list[str]:
         how, places = attaching.means(self._pins.devices, features.tcx()), devices.look()
-        pinnedsettings.write_own_ipv4(self._pins.maps, devices.own_ipv4(places))
-        pinnedsettings.write_node_only(self._pins.maps, self._node_sockets_only)
+        pinnedsettings.write_node(self._pins.maps, devices.own_ipv4(places), self._node_sockets_only)
         return attaching.align(how, self._pins.programs(version), places)
 
     def _align_behind(self, programs: Path, points: Collection[Point]) -> list[str]:

@@ -21,18 +21,13 @@ def write_accepting(maps: Path, accepting: bool) -> None:
     _write(maps, layout.with_accepting(_read(maps), accepting))
 
 
-def write_own_ipv4(maps: Path, own: bytes) -> None:
-    """The node's address for what it sends from 127.0.0.1; zeros: it has none. Nothing happens where no maps are."""
+def write_node(maps: Path, own_ipv4: bytes, node_only: bool) -> None:
+    """The node's address for what it sends from 127.0.0.1 (zeros: it has none), and whether pods' sockets are left to the
+    packet path. Nothing happens where no maps are.
+    """
     raw = _read(maps)
     if raw:
-        _change(maps, raw, own, layout.unpack_noting(raw), layout.unpack_node_only(raw))
-
-
-def write_node_only(maps: Path, node_only: bool) -> None:
-    """Have pods' sockets left to the packet path, or not. Nothing happens where no maps are."""
-    raw = _read(maps)
-    if raw:
-        _change(maps, raw, layout.unpack_own_ipv4(raw), layout.unpack_noting(raw), node_only)
+        _change(maps, raw, own_ipv4, layout.unpack_noting(raw), node_only)
 
 
 def is_noting(maps: Path) -> bool | None:

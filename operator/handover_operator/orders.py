@@ -21,8 +21,7 @@ class Hold:
 
     features: tuple[str, ...]
     services: tuple[str, ...]  # `namespace/name: what it asks for`, without repetitions
-    nodes: tuple[str, ...] = ()  # whose agents say so; those that were not heard of lately are marked
-    everywhere: bool = True  # that is every selected node
+    nodes: tuple[str, ...] = ()  # whose agents say so, unless all do; who was not heard of lately is marked
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,7 @@ _NEVER_HAS_ONE = (
 
 def _problem(ctx: Context, reason: Reason, found: list[tuple[Standing, Block]]) -> Problem:
     refused = any(block.kind is Kind.REFUSE for _, block in found)
-    due = {s.name: _due(ctx, s) for s, _ in found}
-    late = [moment for moment in due.values() if moment is not None and ctx.now > moment]
+    late = [due for s, _ in found if (due := _due(ctx, s)) is not None and ctx.now > due]
     names = ", ".join(s.name for s, _ in found[:20]) + (
         f" and {len(found) - 20} more" if len(found) > 20 else ""
     )

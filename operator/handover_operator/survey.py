@@ -136,7 +136,7 @@ def _hold(ctx: Context, selected: Sequence[Standing]) -> Hold | None:
     if not features:
         return None
     found = tuple(f for f in Feature if f in features)
-    return Hold(found, tuple(sorted(services)), tuple(nodes), len(nodes) == len(selected))
+    return Hold(found, tuple(sorted(services)), tuple(nodes) if len(nodes) < len(selected) else ())
 
 
 def _reverted(ctx: Context, standings: Sequence[Standing]) -> tuple[int, bool]:

@@ -118,8 +118,8 @@ def _holding(seen: Survey, made: Moves, hold: Hold) -> Verdict:
         if sole
         else "kube-proxy goes on running on every node, nothing is drained and nothing is flushed."
     )
-    where = "on no node" if hold.everywhere else f"not on {_some(hold.nodes)}"
-    leave_out = "" if hold.everywhere else ", or leave these nodes out with spec.nodeSelector"
+    where = f"not on {_some(hold.nodes)}" if hold.nodes else "on no node"
+    leave_out = ", or leave these nodes out with spec.nodeSelector" if hold.nodes else ""
     message = _cut(
         f"Services ask for {names}, which is served {where}: {services}{more}. Nodes go no further than"
         f" Serving; {beside} To go on without it, add {names} to spec.acknowledge; or change these Services{leave_out}."

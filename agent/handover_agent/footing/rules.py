@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from handover_api.nodemigration import ProxyMode
 
@@ -17,6 +19,21 @@ from handover_agent.table import Protocol, Table
 from handover_agent.thread import Thread
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """What is asked of the snapshot again and again: to read and verify it costs as much as it has rules."""
+
+    digest: str = ""
+    mode: ProxyMode = ProxyMode.NONE
+    node_ports: NodePortPlaces | None = None
+    filters: forwarding.Recorded = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        places = nodeports.places(snapshot.rulesets, snapshot.nft)
+        return cls(snapshot.digest, snapshot.manifest.mode, places, snapshot.filters)
 
 
 class KernelRules:
@@ -35,10 +52,17 @@ class KernelRules:
         self._directory, self._table, self._told, self._compared = directory, table, told, compared
         self._recorded = recorded
         self._thread = Thread("rules")
-        self.digest = ""
+        self._on_disk = _OnDisk()
+
+    @property
+    def digest(self) -> str:
         """Of the snapshot on disk, as last read."""
-        self.restorable = False
+        return self._on_disk.digest
+
+    @property
+    def restorable(self) -> bool:
         """Whether there are any rules of kube-proxy's in it."""
+        return bool(self.digest) and self._on_disk.mode is not ProxyMode.NONE
 
     async def inspect(self) -> RulesSeen:
         seen = await self._thread(_inspect)
@@ -54,13 +78,12 @@ class KernelRules:
         return differences
 
     async def take_snapshot(self) -> str:
-        taken = await self._thread(Snapshot.take, self._directory)
-        self._note(*_facts_of(taken))
+        self._note(await self._thread(lambda: _OnDisk.of(Snapshot.take(self._directory))))
         log.info("snapshot taken", extra={"digest": self.digest, "directory": str(self._directory)})
         return self.digest
 
     async def snapshot(self) -> str:
-        self._note(*await self._thread(self._read))
+        self._note(await self._thread(self._read))
         return self.digest
 
     async def restore(self) -> None:
@@ -73,13 +96,13 @@ class KernelRules:
 
     async def forget_snapshot(self) -> None:
         await self._thread(Snapshot.remove, self._directory)
-        self._note("", ProxyMode.NONE, None)
+        self._note(_OnDisk())
 
     async def ensure_keeper(self) -> None:
-        await self._thread(lambda: keeper.ensure(self._accepted()))
+        await self._thread(keeper.ensure, self._on_disk.filters)
 
     async def ensure_accepts(self) -> None:
-        await self._thread(lambda: forwarding.ensure(self._accepted()))
+        await self._thread(forwarding.ensure, self._on_disk.filters)
 
     async def remove_keeper(self) -> None:
         await self._thread(keeper.remove)
@@ -97,26 +120,18 @@ class KernelRules:
         """The old flows have ended: established connections need no table of ours any more."""
         await self._thread(keeper.release)
 
-    def _accepted(self) -> forwarding.Recorded:
-        """What kube-proxy accepted, by the snapshot; without one, the rules in force have to tell."""
-        try:
-            return Snapshot.load(self._directory).filters
-        except SnapshotInvalid:
-            return forwarding.NOTHING
+    def _note(self, found: _OnDisk) -> None:
+        self._on_disk = found
+        self._recorded(found.digest, found.mode, found.node_ports)
 
-    def _note(self, digest: str, mode: ProxyMode, node_ports: NodePortPlaces | None) -> None:
-        self.digest, self.restorable = digest, bool(digest) and mode is not ProxyMode.NONE
-        self._recorded(digest, mode, node_ports)
-
-    def _read(self) -> tuple[str, ProxyMode, NodePortPlaces | None]:
+    def _read(self) -> _OnDisk:
         if not Snapshot.is_there(self._directory):
-            return "", ProxyMode.NONE, None
+            return _OnDisk()
         try:
-            found = Snapshot.load(self._directory)
+            return _OnDisk.of(Snapshot.load(self._directory))
         except SnapshotInvalid as error:
             log.error("snapshot unusable", extra={"error": str(error)})
-            return "", ProxyMode.NONE, None
-        return _facts_of(found)
+            return _OnDisk()
 
 
 def _inspect() -> RulesSeen:
@@ -132,9 +147,3 @@ def _inspect() -> RulesSeen:
         leftovers=tuple(found.leftovers()),
         node_ports=nodeports.places(found.rulesets, found.nft),
     )
-
-
-def _facts_of(snapshot: Snapshot) -> tuple[str, ProxyMode, NodePortPlaces | None]:
-    """Its digest, how the rules in it were made, and where they have NodePorts."""
-    places = nodeports.places(snapshot.rulesets, snapshot.nft)
-    return snapshot.digest, snapshot.manifest.mode, places

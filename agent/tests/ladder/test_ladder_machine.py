@@ -256,14 +256,20 @@ async def test_upkeep_attaches_again_what_others_detached(world: World, agent: A
     assert world.accepting
 
 
+async def restarted(world: World, tmp_path: Path) -> Agent:
+    """Another agent; what it does from now on is in `calls`."""
+    after = Agent(world, tmp_path / "journal.json")
+    await after.ladder.start()
+    world.calls.clear()
+    return after
+
+
 async def test_one_thing_that_cannot_be_kept_is_no_reason_to_neglect_the_others(
     world: World, agent: Agent, tmp_path: Path
 ) -> None:
     await at_sole(agent)
     world.unfit_device, world.path = "veth7", False
-    after = Agent(world, tmp_path / "journal.json")
-    await after.ladder.start()
-    world.calls.clear()
+    after = await restarted(world, tmp_path)
     with pytest.raises(NotAttachedHere):
         await after.ladder.keep()
     assert after.fakes.port_held
@@ -276,9 +282,7 @@ async def test_who_may_not_list_pods_holds_the_port_and_follows_the_table(
 ) -> None:
     await at_sole(agent)
     world.pods_error = "forbidden"
-    after = Agent(world, tmp_path / "journal.json")
-    await after.ladder.start()
-    world.calls.clear()
+    after = await restarted(world, tmp_path)
     with pytest.raises(PermissionError):
         await after.ladder.keep()
     assert after.fakes.port_held
@@ -290,9 +294,7 @@ async def test_beside_a_kube_proxy_that_returned_the_table_is_still_followed(
 ) -> None:
     await at_sole(agent)
     world.kube_proxy_returns()
-    after = Agent(world, tmp_path / "journal.json")
-    await after.ladder.start()
-    world.calls.clear()
+    after = await restarted(world, tmp_path)
     with pytest.raises(Blocked, match="kube-proxy runs on this node again"):
         await after.ladder.keep()
     assert "fill" in world.calls
