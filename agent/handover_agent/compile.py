@@ -8,6 +8,8 @@ The rules are kube-proxy's (its `serviceport.go` and nftables `proxier.go`):
   the external policy Local: there, what arrives from outside has frontends of its own (scope EXTERNAL), with this
   node's endpoints and the client's address.
 * Source ranges filter the load balancer's addresses, for every source.
+* Policies, hints and readiness decide about new connections. A flow of datagrams stays where it is as long as that
+  serves, be it terminating, elsewhere or for another zone (pkg/proxy/conntrack/cleanup.go).
 
 A ClusterIP that is assigned to a local interface (NodeLocal DNSCache) has no frontend: the local listener is meant.
 """
@@ -17,10 +19,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from handover_agent.endpoints import Candidate, cluster_set, local_set, usable
 from handover_agent.objects import Port, Service, Slice, is_ipv4
 from handover_agent.sources import admitted, restrict
 from handover_agent.table import (
+    MOST_DRAINING,
     Backend,
     Entry,
     FrontendFlags,
@@ -85,16 +90,17 @@ def compile_service(
             if port.protocol is None or not port.port:
                 continue
             endpoints = usable(port, slices, ipv4)
+            serving = _backends(endpoints) if port.protocol is Protocol.UDP else ()
             everywhere = _backends(cluster_set(endpoints, node.name, node.zone))
             if cluster_ip not in node.local_addresses:
                 if service.internal_local:
                     here = _backends(local_set(endpoints, node.name))
-                    entry = _entry(service, port, here, DROP if endpoints else REFUSE)
+                    entry = _entry(service, port, here, serving, DROP if endpoints else REFUSE)
                 else:
-                    entry = _entry(service, port, everywhere, REFUSE)
+                    entry = _entry(service, port, everywhere, serving, REFUSE)
                 key = FrontendKey(cluster_ip, port.port, port.protocol)
                 cluster[key] = Row(key, entry)
-            for row in _others(service, port, node, ipv4, endpoints, everywhere, ranges):
+            for row in _others(service, port, node, ipv4, endpoints, everywhere, serving, ranges):
                 other.setdefault(row.key, row)
         if cluster_ip not in node.local_addresses and service.ports:
             key = FrontendKey(cluster_ip, 0, Protocol.ANY)
@@ -110,6 +116,7 @@ def _others(
     ipv4: bool,
     endpoints: list[Candidate],
     everywhere: tuple[Backend, ...],
+    serving: tuple[Backend, ...],
     ranges: tuple[Prefix, ...] | None,
 ) -> Iterator[Row]:
     """The frontends besides the ClusterIP. The load balancer's come first: where one address is that and an
@@ -121,11 +128,11 @@ def _others(
         return
     external: Entry | None = None
     if service.external_local:
-        internal = _entry(service, port, everywhere, REFUSE)
+        internal = _entry(service, port, everywhere, serving, REFUSE)
         here = _backends(local_set(endpoints, node.name))
-        external = _entry(service, port, here, DROP if endpoints else REFUSE)
+        external = _entry(service, port, here, serving, DROP if endpoints else REFUSE)
     else:
-        internal = _entry(service, port, everywhere, REFUSE, MASQUERADE)
+        internal = _entry(service, port, everywhere, serving, REFUSE, MASQUERADE)
     for address in vips:
         key = FrontendKey(address, port.port, port.protocol)
         if ranges is None:
@@ -152,9 +159,11 @@ def _entry(
     service: Service,
     port: Port,
     backends: tuple[Backend, ...],
+    serving: tuple[Backend, ...],
     when_empty: FrontendFlags,
     always: FrontendFlags = NONE,
 ) -> Entry:
+    """`serving`: who keeps flows of datagrams, whether it gets new ones or not."""
     assert port.protocol is not None  # noqa: S101 - the caller skipped such ports
     flags = always if backends else always | when_empty
     if service.affinity_timeout_s:
@@ -164,12 +173,20 @@ def _entry(
         service=f"{service.namespace}/{service.name}:{port.name}/{port.protocol.name}",
         flags=flags,
         affinity_timeout_s=service.affinity_timeout_s,
+        draining=_without(serving, backends),
     )
+
+
+def _without(serving: tuple[Backend, ...], backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    if len(serving) <= len(backends):
+        return ()
+    chosen = set(backends)
+    return tuple([backend for backend in serving if backend not in chosen][:MOST_DRAINING])
 
 
 def _filtered(entry: Entry, ranges: tuple[Prefix, ...]) -> Entry:
     flags = entry.flags | FrontendFlags.SOURCES
-    return Entry(entry.backends, entry.service, flags, entry.affinity_timeout_s, ranges)
+    return replace(entry, flags=flags, sources=ranges)
 
 
 def _node_port_addresses(node: NodeInfo) -> Iterator[bytes]:

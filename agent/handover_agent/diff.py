@@ -18,11 +18,11 @@ from handover_agent.table import Backend, Entry, FrontendKey, FrontendValue, Tab
 
 @dataclass(slots=True, eq=False)
 class Region:
-    """A slice of the backend array and what it holds; `backends` is None where that is not to be trusted."""
+    """A slice of the backend array and what it holds; `slots` is None where that is not to be trusted."""
 
     offset: int
     size: int
-    backends: tuple[Backend, ...] | None
+    slots: tuple[Backend, ...] | None
     users: int = 0  # frontends that point here
 
 
@@ -35,10 +35,11 @@ class Held:
 
     def serves(self, entry: Entry) -> bool:
         """Whether it does what is wanted (its number is compared by who gives out numbers)."""
-        backends = self.region.backends if self.region is not None else ()
+        slots = self.region.slots if self.region is not None else ()
         return (
-            backends == entry.backends
+            slots == entry.slots
             and self.value.count == len(entry.backends)
+            and self.value.draining == len(entry.draining)
             and self.value.flags == entry.flags
             and self.value.affinity_timeout_s == entry.affinity_timeout_s
         )
@@ -91,12 +92,15 @@ def tell(
 
 
 def _unlike(held: Held, entry: Entry, number: Callable[[str], int]) -> str:
-    if held.region is not None and held.region.backends is None:
+    if held.region is not None and held.region.slots is None:
         return "points at a region that is another one's, or none"
-    has = held.region.backends if held.region and held.region.backends else ()
+    value = held.value
+    slots = held.region.slots if held.region and held.region.slots else ()
+    has, drains = slots[: value.count], slots[value.count :]
     if has != entry.backends:
         return f"has backends [{_join(has)}] instead of [{_join(entry.backends)}]"
-    value = held.value
+    if drains != entry.draining:
+        return f"has draining backends [{_join(drains)}] instead of [{_join(entry.draining)}]"
     return (
         f"has flags {value.flags!r}, affinity {value.affinity_timeout_s} s, number {value.service_id} "
         f"instead of {entry.flags!r}, {entry.affinity_timeout_s} s, {number(entry.service)}"

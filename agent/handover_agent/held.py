@@ -34,7 +34,7 @@ class Holdings:
         found = self._maps.read_frontends()
         self._maps.keep_addresses(found)
         spans, unsound = _sound(
-            {(v.offset, v.count) for v in found.values() if v.count}, self.regions.capacity
+            {(v.offset, v.slots) for v in found.values() if v.slots}, self.regions.capacity
         )
         content = self._contents(spans)
         # An empty table that this process meets first has no reader worth protecting: what read a frontend
@@ -47,31 +47,31 @@ class Holdings:
         for offset, size in spans:
             region = Region(offset, size, None if (offset, size) in merged else content[offset])
             by_span[offset, size] = region
-            if region.backends is not None:
-                self._shared.setdefault(region.backends, region)
+            if region.slots is not None:
+                self._shared.setdefault(region.slots, region)
         nowhere = _nowhere()
         self.frontends, self.asking = {}, {}
         for key, value in found.items():
-            span = (value.offset, value.count)
-            at = None if not value.count else by_span.get(unsound.get(span, span), nowhere)
+            span = (value.offset, value.slots)
+            at = None if not value.slots else by_span.get(unsound.get(span, span), nowhere)
             if at is not None:
                 at.users += 1
             self.frontends[key] = Held(value, at)
             self._asks(key, value)
 
-    def region(self, backends: tuple[Backend, ...]) -> tuple[Region | None, bool]:
+    def region(self, slots: tuple[Backend, ...]) -> tuple[Region | None, bool]:
         """A region with these backends and one more user, and whether it must still be written.
 
         Raises MapFull or RegionsResting.
         """
-        if not backends:
+        if not slots:
             return None, False
-        known = self._shared.get(backends)
+        known = self._shared.get(slots)
         if known is not None:
             known.users += 1
             return known, False
-        fresh = Region(self.regions.take(len(backends)), len(backends), backends, users=1)
-        self._shared[backends] = fresh
+        fresh = Region(self.regions.take(len(slots)), len(slots), slots, users=1)
+        self._shared[slots] = fresh
         return fresh, True
 
     def leave(self, region: Region | None) -> None:
@@ -81,8 +81,8 @@ class Holdings:
         region.users -= 1
         if region.users == 0:
             self.regions.give_back(region.offset)
-            if region.backends is not None and self._shared.get(region.backends) is region:
-                del self._shared[region.backends]
+            if region.slots is not None and self._shared.get(region.slots) is region:
+                del self._shared[region.slots]
 
     def put(self, key: FrontendKey, held: Held | None) -> None:
         """The kernel now has this (whose region has been counted already); the old region is left."""
@@ -121,11 +121,11 @@ class Holdings:
         regions = {h.region.offset: h.region for h in self.frontends.values() if h.region and h.region.size}
         content = self._contents([(region.offset, region.size) for region in regions.values()])
         for offset, region in regions.items():
-            if region.backends is None or region.backends == content[offset]:
+            if region.slots is None or region.slots == content[offset]:
                 continue
-            if self._shared.get(region.backends) is region:
-                del self._shared[region.backends]
-            region.backends = content[offset]
+            if self._shared.get(region.slots) is region:
+                del self._shared[region.slots]
+            region.slots = content[offset]
             self._shared.setdefault(content[offset], region)
 
     def _contents(self, spans: Iterable[tuple[int, int]]) -> dict[int, tuple[Backend, ...]]:

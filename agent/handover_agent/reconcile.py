@@ -247,7 +247,7 @@ class Reconciler:
         for key in keys:
             entry = self._want[key]
             try:
-                region, fresh = self._held.region(entry.backends)
+                region, fresh = self._held.region(entry.slots)
             except RegionsResting as error:
                 self._failures[key] = Failure(str(error), tries.get(key, 0), error.until)
                 continue
@@ -262,6 +262,7 @@ class Reconciler:
                 service_id=self._identities.number(entry.service),
                 flags=entry.flags,
                 affinity_timeout_s=entry.affinity_timeout_s,
+                draining=len(entry.draining),
             )
             ready[key] = Held(value, region)
         return ready

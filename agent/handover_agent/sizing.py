@@ -30,7 +30,7 @@ class Need:
     @classmethod
     def of(cls, table: Table) -> "Need":
         """Frontends with the same backends share them."""
-        regions = {entry.backends for entry in table.values()}
+        regions = {entry.slots for entry in table.values()}
         rows = {
             (entry.service, prefix)
             for entry in table.values()

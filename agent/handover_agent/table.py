@@ -96,19 +96,36 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     flags: FrontendFlags = FrontendFlags.NONE
     affinity_timeout_s: int = 0
     sources: tuple[Prefix, ...] = ()  # with SOURCES: who may connect (sorted, no duplicates)
+    draining: tuple[Backend, ...] = ()
+    """Of UDP: others that serve, which keep the flows that they have and get no new ones (sorted, no duplicates)."""
+
+    @property
+    def slots(self) -> tuple[Backend, ...]:
+        """Its region of the backend array: who gets new connections, then who keeps old flows only."""
+        return self.backends + self.draining if self.draining else self.backends
 
 
 Table = Mapping[FrontendKey, Entry]
+
+
+MOST_DRAINING = 0xFFFF
+"""So many draining backends has a frontend at most: the datapath has two bytes for their number."""
 
 
 class FrontendValue(msgspec.Struct, frozen=True, gc=False):
     """A frontend as the kernel holds it: a region of the backend array, flags, affinity."""
 
     offset: int  # index of the region's first slot in the backend array
-    count: int
+    count: int  # of the backends that new connections may go to, which come first
     service_id: int  # identifies the Service port in the affinity map
     flags: FrontendFlags = FrontendFlags.NONE
     affinity_timeout_s: int = 0
+    draining: int = 0  # backends behind them
+
+    @property
+    def slots(self) -> int:
+        """How long its region is."""
+        return self.count + self.draining
 
 
 class Source(msgspec.Struct, frozen=True, order=True, gc=False):

@@ -134,7 +134,7 @@ class Batch:
         return ""
 
     def _write_run(self, run: Sequence[Region]) -> None:
-        self._maps.write_backends(run[0].offset, [b for region in run for b in region.backends or ()])
+        self._maps.write_backends(run[0].offset, [b for region in run for b in region.slots or ()])
 
 
 def _runs(regions: Sequence[Region]) -> list[list[Region]]:

@@ -53,6 +53,9 @@ enum frontend_flags {
 		16, /* only sources in the map of that name may; the socket path cannot know them */
 };
 
+/* In the upper half of a frontend's flags: how many draining backends are behind the others in its region. */
+#define DRAINING_SHIFT 16
+
 /* marks.py: bits of a packet's mark, which the static nft table acts on. */
 enum mark { MARK_OURS = 0x0500, MARK_MASQUERADE = 0x1500, MARK_REFUSE = 0x0d00 };
 
@@ -103,8 +106,8 @@ enum counter {
 #define SCTP_OPENING_S     60
 #define SCTP_ESTABLISHED_S (5 * 24 * 3600)
 
-/* How long after its last answer a flow of datagrams stays with a backend that gets no new ones: a server that
- * is about to end goes on answering those that it knows. */
+/* How long after its last answer a flow of datagrams stays with a backend that serves no more: a server that is
+ * about to end goes on answering those that it knows. */
 #define DRAINING_S 2
 
 /* For how long datagrams wait at most while their flow is handed over, in milliseconds: the agent needs less than

@@ -58,7 +58,7 @@ static __always_inline int goes_on(
 	if (flow->flags & FLOW_DIRECT)
 		return 1;
 	if (frontend) {
-		if (find_backend(frontend, &choice)) {
+		if (find_serving(frontend, &choice)) {
 			if (flow->index != choice.index)
 				flow->index = choice.index;
 			return 1;

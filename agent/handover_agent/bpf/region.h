@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A frontend's region of the backend array: reading a slot, and finding a backend again.
+ * A frontend's region of the backend array: reading a slot, and finding a backend again. First come the backends that
+ * new connections may go to, then, of UDP, the others that serve: each sorted.
  */
 #ifndef HANDOVER_REGION_H
 #define HANDOVER_REGION_H
@@ -25,11 +26,11 @@ static __always_inline int read_backend(__u32 index, struct choice *choice)
 	return 1;
 }
 
-/* Finds `choice->backend` in the frontend's region and sets its index. 0: it is not there (any more). */
-static __always_inline int find_backend(const struct frontend *frontend, struct choice *choice)
+/* Finds `choice->backend` between two slots, where backends are sorted, and sets its index. 0: it is not there. */
+static __always_inline int find_between(__u32 low, __u32 high, struct choice *choice)
 {
 	const struct endpoint *found;
-	__u32 low = frontend->offset, high = frontend->offset + frontend->count, middle = choice->index;
+	__u32 middle = choice->index;
 
 	/* Most often it is where it was; else search, as a changed service has another region. */
 	if (middle < low || middle >= high)
@@ -51,6 +52,31 @@ static __always_inline int find_backend(const struct frontend *frontend, struct 
 		middle = low + (high - low) / 2;
 	}
 	return 0;
+}
+
+/* Whether new connections to the frontend may go to `choice->backend`. */
+static __always_inline int find_backend(const struct frontend *frontend, struct choice *choice)
+{
+	return find_between(frontend->offset, frontend->offset + frontend->count, choice);
+}
+
+/* So many backends get no new connections, but keep the flows of datagrams that they have: they still serve. */
+static __always_inline __u32 draining(const struct frontend *frontend)
+{
+	return frontend->flags >> DRAINING_SHIFT;
+}
+
+/* Whether a flow to the frontend may stay with `choice->backend`. */
+static __always_inline int find_serving(const struct frontend *frontend, struct choice *choice)
+{
+	__u32 behind = frontend->offset + frontend->count;
+
+	if (find_backend(frontend, choice))
+		return 1;
+	if (!draining(frontend) || !find_between(behind, behind + draining(frontend), choice))
+		return 0;
+	count(COUNT_flow_draining);
+	return 1;
 }
 
 #endif

@@ -11,7 +11,7 @@
 
 enum verdict {
 	CHOSEN, /* a backend was chosen */
-	KEPT,   /* the backend chosen earlier still belongs to the frontend */
+	KEPT,   /* the backend chosen earlier still serves the frontend */
 	LEAVE,  /* leave the destination alone */
 	REFUSE, /* answer with ECONNREFUSED */
 	DROP,   /* do not answer: a time-out, as kube-proxy does */
@@ -60,16 +60,16 @@ static __always_inline int find_frontend(struct frontend_key *key, struct fronte
 }
 
 /*
- * Chooses a backend of `frontend` for `client`. With `keep` (not null), an earlier choice is kept if it still
- * belongs to the frontend.
+ * Chooses a backend of `frontend` for `client`. With `keep` (not null), an earlier choice is kept as long
+ * as it serves the frontend.
  */
 static __always_inline enum verdict select_backend(const struct frontend *frontend,
 	const struct address *client, const struct forward *keep, struct choice *choice)
 {
-	if (keep && frontend->count) {
+	if (keep && (frontend->count || draining(frontend))) {
 		choice->backend = keep->backend;
 		choice->index = keep->index;
-		if (find_backend(frontend, choice))
+		if (find_serving(frontend, choice))
 			return KEPT;
 		count(COUNT_backend_gone);
 	}

@@ -22,7 +22,7 @@ static __always_inline int is_noting(void)
 	return settings && settings->noting;
 }
 
-/* Notes who sends a datagram that no endpoint of its frontend gets. It goes on; the agent answers it. */
+/* Notes who sends a datagram that nobody gets who serves its frontend. It goes on; the agent answers it. */
 static __always_inline void note_stranded(struct __sk_buff *skb, struct work *work)
 {
 	struct frontend_key key = {.protocol = PROTOCOL_UDP, .scope = SCOPE_INTERNAL};
@@ -46,8 +46,8 @@ static __always_inline void note_stranded(struct __sk_buff *skb, struct work *wo
 	key.address = frontend.address;
 	key.port = frontend.port;
 	/* Without any endpoint there is nowhere better to go. */
-	if (!read_frontend(&key, &work->frontend) || !work->frontend.count ||
-		find_backend(&work->frontend, &work->choice))
+	if (!read_frontend(&key, &work->frontend) || !(work->frontend.count || draining(&work->frontend)) ||
+		find_serving(&work->frontend, &work->choice))
 		return;
 	problem = map_update(STRANDED, &packet->key, &frontend, BPF_NOEXIST);
 	if (!problem)

@@ -168,7 +168,7 @@ def _entries(_: Node, opened: OpenMap) -> int | None:
 def _slots(node: Node, _: OpenMap) -> int:
     """Slots of the backend array that a frontend points at; frontends may share a region."""
     with node.frontends() as maps:
-        return sum({v.offset: v.count for v in maps.read_frontends().values() if v.count}.values())
+        return sum({v.offset: v.slots for v in maps.read_frontends().values() if v.slots}.values())
 
 
 def _named(_: Node, __: OpenMap) -> int:

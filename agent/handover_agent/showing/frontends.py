@@ -8,7 +8,15 @@ from handover_agent.settings import Settings
 from handover_agent.showing.command import Command, only
 from handover_agent.showing.listing import Listing, Row
 from handover_agent.showing.node import Node
-from handover_agent.table import Backend, FrontendFlags, FrontendKey, FrontendValue, Protocol, ip_text
+from handover_agent.table import (
+    Backend,
+    FrontendFlags,
+    FrontendKey,
+    FrontendValue,
+    Maps,
+    Protocol,
+    ip_text,
+)
 
 SERVES_NOTHING = "The maps are empty: no Service of the cluster has a frontend on this node."
 NOTHING_WITH = "Nothing here contains {!r}; without an argument, all is shown."
@@ -22,6 +30,8 @@ class Held:
     key: FrontendKey
     value: FrontendValue
     backends: tuple[Backend, ...]
+    draining: tuple[Backend, ...] = ()
+    """Of UDP: others that serve, and keep the flows that they have."""
 
     @property
     def text(self) -> str:
@@ -43,15 +53,15 @@ def read(node: Node) -> list[Held]:
     """Every frontend, by Service. Raises CannotShow."""
     with node.frontends() as maps:
         found = [
-            Held(
-                node.service(value.service_id),
-                key,
-                value,
-                tuple(maps.read_backends(value.offset, value.count)) if value.count else (),
-            )
+            _held(maps, node.service(value.service_id), key, value)
             for key, value in maps.read_frontends().items()
         ]
     return sorted(found, key=lambda held: (held.service, held.key))
+
+
+def _held(maps: Maps, service: str, key: FrontendKey, value: FrontendValue) -> Held:
+    slots = tuple(maps.read_backends(value.offset, value.slots)) if value.slots else ()
+    return Held(service, key, value, slots[: value.count], slots[value.count :])
 
 
 def services(held: Iterable[Held], wanted: str = "", notes: tuple[str, ...] = ()) -> Listing:
@@ -59,7 +69,7 @@ def services(held: Iterable[Held], wanted: str = "", notes: tuple[str, ...] = ()
     rows = [
         Row(
             (h.service, h.frontend, _scope(h), str(len(h.backends)), ",".join(words(h.value)) or "-"),
-            _document(h) | {"backends": len(h.backends)},
+            _document(h) | {"backends": len(h.backends), "draining": len(h.draining)},
         )
         for h in held
         if wanted in h.text
@@ -72,14 +82,16 @@ def backends(held: Iterable[Held], wanted: str = "", notes: tuple[str, ...] = ()
     """A row for each backend of each frontend: pure."""
     rows = [
         Row(
-            (h.service, h.frontend, _scope(h), str(backend)),
-            _document(h) | {"backend": {"address": ip_text(backend.address), "port": backend.port}},
+            (h.service, h.frontend, _scope(h), str(backend), state),
+            _document(h)
+            | {"backend": {"address": ip_text(backend.address), "port": backend.port, "state": state}},
         )
         for h in held
-        for backend in h.backends
-        if wanted in f"{h.text} {backend}"
+        for state, backends in (("chosen", h.backends), ("draining", h.draining))
+        for backend in backends
+        if wanted in f"{h.text} {backend} {state}"
     ]
-    return Listing(("SERVICE", "FRONTEND", "SCOPE", "BACKEND"), rows, empty(wanted), notes)
+    return Listing(("SERVICE", "FRONTEND", "SCOPE", "BACKEND", "STATE"), rows, empty(wanted), notes)
 
 
 def words(value: FrontendValue) -> list[str]:
@@ -156,8 +168,10 @@ SERVICES = Command(
 BACKENDS = Command(
     "backends",
     "the backends of each frontend",
-    "The backends of each frontend, a row for each: the addresses and ports that connections are sent to, "
-    "each of a frontend's with the same probability.",
+    "The backends of each frontend, a row for each: the addresses and ports that connections are sent to. STATE "
+    "chosen: new connections go there, to each of a frontend's with the same probability. STATE draining, of UDP "
+    "only: a policy, a hint or the pod's end keeps new flows away, but the endpoint serves, and flows of "
+    "datagrams that it has stay there.",
     _show_backends,
-    only("rows (Service, frontend, backend)"),
+    only("rows (Service, frontend, backend, state)"),
 )

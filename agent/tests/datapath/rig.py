@@ -67,10 +67,12 @@ class Rig:
         flags: FrontendFlags = FrontendFlags.NONE,
         timeout_s: int = 0,
         service_id: int = 0,
+        draining: Sequence[Backend] = (),
     ) -> int:
         """A Service of TCP and UDP at `address`; its region's offset."""
-        offset = self._write(backends)
-        value = FrontendValue(offset, len(backends), service_id or next(self._service_ids), flags, timeout_s)
+        offset = self._write(backends, draining)
+        service_id = service_id or next(self._service_ids)
+        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s, len(draining))
         self._maps.write_frontends({frontend(address, TCP): value, frontend(address, UDP): value})
         return offset
 
@@ -84,11 +86,12 @@ class Rig:
         protocols: Sequence[Protocol] = (Protocol.TCP, Protocol.UDP, Protocol.SCTP),
         timeout_s: int = 0,
         service_id: int = 0,
+        draining: Sequence[Backend] = (),
     ) -> int:
         """A Service at a port of an address, in one scope; its number."""
-        offset = self._write(backends)
+        offset = self._write(backends, draining)
         service_id = service_id or next(self._service_ids)
-        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s)
+        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s, len(draining))
         keys = [FrontendKey(ip_bytes(address), port, protocol, scope) for protocol in protocols]
         self._maps.write_frontends(dict.fromkeys(keys, value))
         return service_id
@@ -217,10 +220,10 @@ class Rig:
             info = bpfmap.map_info(opened.fd)
             return list(bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes))
 
-    def _write(self, backends: Sequence[Backend]) -> int:
+    def _write(self, backends: Sequence[Backend], draining: Sequence[Backend] = ()) -> int:
         offset = self._offset
-        self._offset += len(backends) + 1
-        self._maps.write_backends(offset, sorted(backends))
+        self._offset += len(backends) + len(draining) + 1
+        self._maps.write_backends(offset, [*sorted(backends), *sorted(draining)])
         return offset
 
     def counted(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from tests.datapath.rig import Rig
 pytestmark = pytest.mark.datapath
 
 VIP, OTHER_VIP = VIPS[4]
+NONE, DROP, AFFINITY = FrontendFlags.NONE, FrontendFlags.DROP, FrontendFlags.AFFINITY
 FAMILIES = {"4": (4, 4, VIPS[4][0]), "6": (6, 6, VIPS[6][0]), "mapped": (4, 6, f"::ffff:{VIPS[4][0]}")}
 
 
@@ -56,6 +57,34 @@ def test_a_socket_whose_backend_is_gone_gets_another(rig: Rig, pod: Pod) -> None
         "backend_gone": 1,
         "recvmsg_restored": 0,
     }
+
+
+@pytest.mark.parametrize("others", [(1,), ()], ids=["others", "no-other"])
+def test_a_socket_keeps_a_backend_that_gets_no_new_ones_as_long_as_it_serves(
+    rig: Rig, pod: Pod, others: tuple[int, ...]
+) -> None:
+    rig.serve(VIP, backends(4, (0,)))
+    asking = pod.udp()
+    assert asking.ask(VIP) == "192.0.2.11:8080"
+    rig.serve(VIP, backends(4, others), NONE if others else DROP, draining=backends(4, (0, 2)))
+    rig.counted()
+    assert {asking.ask(VIP) for _ in range(5)} == {"192.0.2.11:8080"}
+    counted = rig.counted()
+    assert (counted["sendmsg_kept"], counted["flow_draining"]) == (5, 5)
+    if others:
+        assert pod.udp().ask(VIP) == "192.0.2.12:8080"
+    rig.serve(VIP, backends(4, (1,)), draining=backends(4, (2,)))
+    assert asking.ask(VIP) == "192.0.2.12:8080"
+
+
+def test_a_client_with_affinity_has_new_sockets_sent_to_whom_new_ones_go(rig: Rig, pod: Pod) -> None:
+    service_id = 4711
+    rig.serve(VIP, backends(4, (0,)), AFFINITY, 60, service_id)
+    old = pod.udp()
+    assert old.ask(VIP) == "192.0.2.11:8080"
+    rig.serve(VIP, backends(4, (1,)), AFFINITY, 60, service_id, backends(4, (0,)))
+    assert pod.udp().ask(VIP) == "192.0.2.12:8080"
+    assert old.ask(VIP) == "192.0.2.11:8080"
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])

@@ -8,6 +8,7 @@ from handover_agent.datapath import Datapath
 from handover_agent.entries import Direction, FlowFlags
 from handover_agent.marks import Mark
 from handover_agent.table import Backend, FrontendFlags, FrontendKey, Protocol, Scope, ip_bytes
+from msgspec.structs import replace
 from tests.datapath.frames import (
     ABORT,
     ACK,
@@ -542,6 +543,47 @@ def test_a_connection_goes_on_when_its_backend_left_the_frontend(
     talk.answer(opened)
     rig.expose(FRONTENDS[4][0], 80, backends(4)[1:2])
     assert reached(talk.more()) == reached(opened)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("chosen", [0, 1], ids=["no-other", "others"])
+def test_datagrams_stay_with_a_backend_that_gets_no_new_ones_as_long_as_it_serves(
+    trial: Trial, rig: Rig, family: int, chosen: int
+) -> None:
+    """Terminating, behind a Local policy, or in another zone by now: kube-proxy leaves its flows alone, too."""
+    ends = backends(family)
+    rig.expose(FRONTENDS[family][0], 80, ends[:1])
+    talk, new = Talk(trial, UDP, family), Talk(trial, UDP, family, 40001)
+    opened = talk.open()
+    flags = FrontendFlags.NONE if chosen else FrontendFlags.DROP
+    rig.expose(FRONTENDS[family][0], 80, ends[2 : 2 + chosen], flags, draining=ends[:2])
+    rig.age_flows(20)
+    rig.counted()
+    assert reached(talk.open()) == reached(opened)
+    assert rig.counted()["flow_draining"] == 1
+    if chosen:
+        assert reached(new.open()) == (BACKENDS[family][2], 8080)
+    else:
+        assert new.open().verdict == SHOT
+    rig.expose(FRONTENDS[family][0], 80, ends[2:3], draining=ends[1:2])
+    assert reached(talk.open()) == (BACKENDS[family][2], 8080)
+    assert rig.counted()["flow_moved"] == 1
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_draining_backend_is_found_wherever_it_is_behind_the_others(
+    trial: Trial, rig: Rig, family: int
+) -> None:
+    ends = [replace(backends(family)[0], port=port) for port in range(8000, 8040)]
+    talks = [Talk(trial, UDP, family, 40000 + number) for number in range(len(ends))]
+    opened = []
+    for talk, end in zip(talks, ends, strict=True):
+        rig.expose(FRONTENDS[family][0], 80, [end])
+        opened.append(reached(talk.open()))
+    for chosen in (0, 1, 7, 39):
+        rig.expose(FRONTENDS[family][0], 80, ends[:chosen], draining=ends[chosen:])
+        assert [reached(talk.open()) for talk in talks] == opened
+    assert "flow_moved" not in rig.counted()
 
 
 def test_datagrams_stay_with_a_backend_that_left_the_frontend_as_long_as_it_answers(

@@ -149,7 +149,7 @@ def test_a_backend_is_address_and_port() -> None:
 
 
 def test_a_frontend_value_survives_packing() -> None:
-    value = FrontendValue(1, 2, 3, FrontendFlags.AFFINITY | FrontendFlags.DROP, 10800)
+    value = FrontendValue(1, 2, 3, FrontendFlags.AFFINITY | FrontendFlags.DROP, 10800, 4)
     assert layout.unpack_frontend(layout.pack_frontend(value)) == value
 
 

@@ -4,7 +4,7 @@ import errno
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from handover_agent.datapath import Datapath
 from handover_agent.entries import Direction, Note
 from handover_agent.sockets.gone import stranded
 from handover_agent.sockets.refusal import refuse
-from handover_agent.table import Backend, Protocol, ip_bytes, ip_text
+from handover_agent.table import Backend, FrontendFlags, Protocol, ip_bytes, ip_text
 from tests.conntrack.test_own_flows import CLIENT, DNS, FRONTEND, GONE, THERE, entry
 from tests.datapath import node, pods
 from tests.datapath.rig import Rig
@@ -49,9 +49,15 @@ class Service:
         self._rig, self._address = rig, address
         self.number = 0
 
-    def has(self, *backends: Backend) -> None:
+    def has(self, *backends: Backend, draining: Sequence[Backend] = ()) -> None:
         self.number = self._rig.expose(
-            self._address, pods.SERVICE_PORT, backends, protocols=(Protocol.UDP,), service_id=self.number
+            self._address,
+            pods.SERVICE_PORT,
+            backends,
+            FrontendFlags.NONE if backends else FrontendFlags.DROP,
+            protocols=(Protocol.UDP,),
+            service_id=self.number,
+            draining=draining,
         )
 
     def serving(self, *backends: Backend) -> Serving:
@@ -252,11 +258,27 @@ def test_a_backend_that_only_gets_no_new_connections_keeps_its_sockets(
         each.has(old)
     socket, _ = (connected(process, vip) for vip in pods.VIPS[4])
     for each in (service, other):
-        each.has(there)
+        each.has(there, draining=[old])
     serving = service.serving(old, there)
     assert not datapath.remembered.watch_stranded(serving)
     assert datapath.remembered.watch_stranded({**serving, **other.serving(there)})
-    assert stranded(sends(datapath, socket), serving) == []
+    assert sends(datapath, socket) == []
+    service.has(there)
+    assert stranded(sends(datapath, socket), serving) == [], (
+        "the maps of an agent that knew nothing of draining"
+    )
+
+
+def test_where_only_others_keep_their_flows_a_socket_is_told_all_the_same(
+    datapath: Datapath, rig: Rig, start: Start
+) -> None:
+    """A Local policy without an endpoint on this node: some serve elsewhere, but not this one."""
+    gone, there, service = backend("b", 4), backend("c", 4), Service(rig, pods.VIPS[4][0])
+    service.has(gone)
+    socket = connected(start("a"), pods.VIPS[4][0])
+    service.has(draining=[there])
+    assert datapath.remembered.watch_stranded(service.serving(there))
+    assert [note.destination for note in sends(datapath, socket)] == [gone]
 
 
 def test_many_sockets_are_all_told(datapath: Datapath, rig: Rig, net: node.Namespaces, start: Start) -> None:

@@ -105,7 +105,7 @@ class FakeMaps:
 
     def region(self, value: FrontendValue) -> list[Backend]:
         """The backends at a value's region, as they are now."""
-        return [self.array.get(i, EMPTY) for i in range(value.offset, value.offset + value.count)]
+        return [self.array.get(i, EMPTY) for i in range(value.offset, value.offset + value.slots)]
 
     def _bounds(self, offset: int, count: int) -> None:
         if offset < 0 or offset + count > self.backend_capacity:

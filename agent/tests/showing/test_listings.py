@@ -62,13 +62,28 @@ def test_a_script_gets_the_parts_of_a_frontend_and_never_cuts_them_out_of_text()
         "flags": ["affinity"],
         "affinity_timeout_s": 10800,
         "backends": 2,
+        "draining": 0,
     }
     assert notes == []
 
 
 def test_backends_are_listed_one_by_one_for_the_service_that_was_asked_for() -> None:
     shown = backends(HELD, "10.96.0.10")
-    assert [row.cells[-1] for row in shown.rows] == ["10.244.0.5:8080", "10.244.1.5:8080"]
+    assert [row.cells[-2] for row in shown.rows] == ["10.244.0.5:8080", "10.244.1.5:8080"]
+
+
+def test_backends_that_keep_their_flows_only_are_told_apart() -> None:
+    chosen, draining = (Backend(ip_bytes(f"10.244.{n}.7"), 53) for n in (0, 1))
+    dns = FrontendKey(ip_bytes("10.96.0.10"), 53, Protocol.UDP)
+    value = FrontendValue(4, 1, 9, draining=1)
+    shown = [Held("kube-system/dns:dns/UDP", dns, value, (chosen,), (draining,))]
+    assert [row.cells[-2:] for row in backends(shown).rows] == [
+        ("10.244.0.7:53", "chosen"),
+        ("10.244.1.7:53", "draining"),
+    ]
+    assert [row.cells[-2] for row in backends(shown, "draining").rows] == ["10.244.1.7:53"]
+    (row,) = services(shown).rows
+    assert row.cells[3] == "1"
 
 
 def test_a_backends_address_finds_the_services_that_it_serves() -> None:

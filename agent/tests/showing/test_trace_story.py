@@ -232,6 +232,32 @@ def test_from_outside_the_policy_local_keeps_the_clients_address() -> None:
     )
 
 
+def test_who_keeps_its_flows_of_datagrams_is_told_of() -> None:
+    key = FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.UDP)
+    value = FrontendValue(12, 1, 7, draining=1)
+    ends = [ENDS[0], endpoint_json("10.244.2.5", "n2", ready=False, serving=True, terminating=True)]
+    its: dict[str, Any] = {"endpoints": ends, "ports": [{"name": "http", "protocol": "UDP", "port": 8080}]}
+    of = facts(
+        Held("default/web:http/UDP", key, value, BOTH[:1], BOTH[1:]),
+        asked="UDP/10.96.0.10:80",
+        cluster=replace(
+            seen(ports=[{"name": "http", "protocol": "UDP", "port": 80}]),
+            slices=(slice_(**its),),
+            raw_slices=(slice_json(**its),),
+        ),
+    )
+    (left,) = lines(of, "left out")
+    assert left.endswith("terminating, while others are ready; it keeps the flows that it has")
+    assert (
+        "slots 12 to 13 of the backend array: 1 backend, and 1 that keep the flows that they have"
+        in lines(of, "region")
+    )
+    assert lines(of, "agreement") == ["the maps hold what the cluster wants now"]
+    behind = replace(of, frontend=Held("default/web:http/UDP", key, FrontendValue(12, 1, 7), BOTH[:1]))
+    (differs,) = lines(behind, "agreement")
+    assert differs.startswith("of those that keep their flows: the maps lack 10.244.2.5:8080")
+
+
 def test_a_hairpin_is_told_of() -> None:
     own = Backend(POD, 8080)
     of = facts(held(own, protocol=Protocol.SCTP), asked="SCTP/10.96.0.10:80", on=ground(EVERYWHERE))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from handover_agent.compile import NodeInfo, compile_service
 from handover_agent.objects import Service, Slice
-from handover_agent.table import Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes, ip_text
+from handover_agent.table import MOST_DRAINING, Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes, ip_text
 from tests.fakes.objects import endpoint_json, service, slice_
 
 pytestmark = pytest.mark.unit
@@ -21,6 +21,7 @@ NODE = NodeInfo(
 )
 
 
+OTHER_NODE = NodeInfo(name="c", local_addresses=NODE.local_addresses)
 REST = FrontendKey(ip_bytes("10.96.0.10"), 0, Protocol.ANY)
 """What is at no port of the ClusterIP that `service` has."""
 CLUSTER, LOCAL = FrontendFlags.MASQUERADE, FrontendFlags.NONE
@@ -216,6 +217,80 @@ class TestChoosingEndpoints:
         local = service(internalTrafficPolicy="Local")
         assert landing(local, slices) == {"TCP/10.96.0.10:80": ["10.244.1.2:8080"]}
         assert landing(service(), slices) == {"TCP/10.96.0.10:80": ["10.244.2.2:8080"]}
+
+    def test_flows_of_datagrams_stay_with_whoever_serves(self) -> None:
+        """Whatever keeps new ones away: kube-proxy asks the same before it deletes a conntrack entry."""
+        dns = service(
+            ports=[{"name": "http", "port": 53, "nodePort": 30053, "protocol": "UDP"}],
+            type="NodePort",
+            internalTrafficPolicy="Local",
+            externalTrafficPolicy="Local",
+        )
+        slices = slice_(
+            endpoints=[
+                endpoint_json("10.244.1.4", "a", ready=False, serving=True, terminating=True),
+                endpoint_json("10.244.1.2", "a"),
+                endpoint_json("10.244.2.2", "b", zones=["z2"]),
+                endpoint_json("10.244.2.3", "b", ready=False, serving=False, terminating=True),
+            ],
+            ports=[{"name": "http", "port": 8080, "protocol": "UDP"}],
+        )
+        entry = compiled(dns, slices)["UDP/10.96.0.10:53"]
+        assert list(map(str, entry.backends)) == ["10.244.1.2:8080"]
+        assert list(map(str, entry.draining)) == ["10.244.1.4:8080", "10.244.2.2:8080"]
+        assert entry.slots == entry.backends + entry.draining
+        for text, others in from_outside(dns, slices, node=OTHER_NODE).items():
+            assert (text, others.backends, others.flags) == (text, (), FrontendFlags.DROP)
+            assert list(map(str, others.draining)) == [
+                "10.244.1.2:8080",
+                "10.244.1.4:8080",
+                "10.244.2.2:8080",
+            ]
+
+    def test_connections_know_their_end_and_need_nobody_to_keep_them(self) -> None:
+        ending = endpoint_json("10.244.1.4", ready=False, serving=True, terminating=True)
+        for protocol in ("TCP", "SCTP"):
+            found = compiled(
+                service(ports=[{"name": "http", "port": 80, "protocol": protocol}]),
+                slice_(
+                    endpoints=[endpoint_json("10.244.1.2"), ending],
+                    ports=[{"name": "http", "port": 8080, "protocol": protocol}],
+                ),
+            )
+            assert [entry.draining for entry in found.values()] == [()]
+
+    def test_source_ranges_take_nobody_away_who_keeps_flows(self) -> None:
+        balancer = service(
+            ports=[{"name": "http", "port": 53, "protocol": "UDP"}],
+            type="LoadBalancer",
+            ingress=[{"ip": "203.0.113.7"}],
+            loadBalancerSourceRanges=["198.51.100.0/24"],
+        )
+        slices = slice_(
+            endpoints=[
+                endpoint_json("10.244.1.2"),
+                endpoint_json("10.244.1.4", ready=False, serving=True, terminating=True),
+            ],
+            ports=[{"name": "http", "port": 8080, "protocol": "UDP"}],
+        )
+        entry = compiled(balancer, slices)["UDP/203.0.113.7:53"]
+        assert (entry.flags & FrontendFlags.SOURCES, len(entry.draining)) == (FrontendFlags.SOURCES, 1)
+
+    def test_more_than_the_datapath_can_count_are_not_kept(self) -> None:
+        ends = [
+            endpoint_json(
+                f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", ready=False, serving=True, terminating=True
+            )
+            for n in range(1 << 16)
+        ]
+        many = slice_(
+            endpoints=[endpoint_json("10.244.1.2"), *ends],
+            ports=[{"name": "http", "port": 8080, "protocol": "UDP"}],
+        )
+        entry = compiled(service(ports=[{"name": "http", "port": 53, "protocol": "UDP"}]), many)[
+            "UDP/10.96.0.10:53"
+        ]
+        assert (len(entry.backends), len(entry.draining)) == (1, MOST_DRAINING)
 
     def test_no_endpoint_anywhere_refuses(self) -> None:
         for slices in ([], [web()], [web(endpoint_json("10.244.1.2", ready=False))]):

@@ -119,6 +119,28 @@ class TestWithoutFaults:
         assert maps.lookup(B) == [backend("10.1.1.1:80")]
         assert reconciler.backends == 2
 
+    def test_backends_that_begin_to_drain_stay_where_they_are_if_the_order_allows(
+        self, maps: FakeMaps, reconciler: Reconciler
+    ) -> None:
+        reconciler.sync({A: entry("10.1.1.1:80", "10.1.1.2:80")})
+        before, writes = maps.frontends[A], maps.writes
+        reconciler.sync({A: entry("10.1.1.1:80", draining=["10.1.1.2:80"])})
+        assert maps.frontends[A] == replace(before, count=1, draining=1)
+        assert maps.writes - writes == 1
+        reconciler.sync({A: entry("10.1.1.2:80", draining=["10.1.1.1:80"])})
+        assert maps.lookup(A) == [backend("10.1.1.2:80"), backend("10.1.1.1:80")]
+        assert maps.frontends[A].offset != before.offset
+
+    def test_a_frontend_that_only_keeps_flows_has_a_region_too(
+        self, maps: FakeMaps, reconciler: Reconciler, clock: Clock
+    ) -> None:
+        wanted = {A: entry(flags=FrontendFlags.DROP, draining=["10.1.1.1:80"]), B: entry("10.1.1.2:80")}
+        reconciler.sync(wanted)
+        assert maps.lookup(A) == [backend("10.1.1.1:80")]
+        writes, again = maps.writes, Reconciler(maps, clock)
+        again.sync(wanted)
+        assert (again.verify(), again.backends, maps.writes) == ([], 2, writes)
+
     def test_a_region_is_used_again_after_its_grace_period(
         self, maps: FakeMaps, reconciler: Reconciler, clock: Clock
     ) -> None:
@@ -344,6 +366,19 @@ class TestVerify:
         maps.write_frontends({C: FrontendValue(0, 0, value.service_id, FrontendFlags.DROP)})
         assert len(reconciler.verify()) == 1
         assert holds(maps, table)
+
+    def test_a_changed_number_of_draining_backends_is_repaired(
+        self, maps: FakeMaps, reconciler: Reconciler
+    ) -> None:
+        wanted = {A: entry("10.1.1.1:80", draining=["10.1.1.2:80"])}
+        reconciler.sync(wanted)
+        maps.write_backends(maps.frontends[A].offset + 1, [backend("10.1.1.9:80")])
+        (difference,) = reconciler.verify()
+        assert difference.endswith("has draining backends [10.1.1.9:80] instead of [10.1.1.2:80]")
+        maps.write_frontends({A: replace(maps.frontends[A], draining=0)})
+        (difference,) = reconciler.verify()
+        assert "points at a region that is another one's" in difference
+        assert maps.lookup(A) == [backend("10.1.1.1:80"), backend("10.1.1.2:80")]
 
     def test_overwritten_backends_are_repaired_in_a_new_region(
         self, maps: FakeMaps, reconciler: Reconciler, table: Table

@@ -41,17 +41,19 @@ OPERATIONS = [
 PREFIXES = [Prefix(ip_bytes(f"10.{n}.0.0"), 112) for n in range(3)]
 
 
-def made(backends: list[str], service: str, affinity: bool, sources: list[Prefix]) -> Entry:
+def made(backends: list[str], draining: int, service: str, affinity: bool, sources: list[Prefix]) -> Entry:
     flags = FrontendFlags.AFFINITY if affinity else FrontendFlags.NONE
     if sources:
         flags |= FrontendFlags.SOURCES
-    found = entry(*backends, service=f"a/{service}:p/TCP", flags=flags)
+    chosen, rest = backends[draining:], backends[:draining]
+    found = entry(*chosen, service=f"a/{service}:p/UDP", flags=flags, draining=rest)
     return replace(found, sources=tuple(sorted(sources)))
 
 
 entries = st.builds(
     made,
     st.lists(st.sampled_from([f"10.1.1.{n}:80" for n in range(5)]), unique=True, max_size=4),
+    st.integers(0, 2),
     st.sampled_from("xyz"),
     st.booleans(),
     st.lists(st.sampled_from(PREFIXES), unique=True, max_size=2),
@@ -71,7 +73,7 @@ class Readers(RuleBasedStateMachine):
         self.reconciler = Reconciler(self.maps, self.clock, grace_s=GRACE_S)
         self.want: dict[FrontendKey, Entry] = {}
         self.asked: defaultdict[tuple[FrontendKey, int], list[set[Prefix]]] = defaultdict(list)
-        self.ever: defaultdict[FrontendKey, set[tuple[Backend, ...]]] = defaultdict(set)
+        self.ever: defaultdict[FrontendKey, set[tuple[tuple[Backend, ...], ...]]] = defaultdict(set)
         self.reading: dict[tuple[FrontendKey, FrontendValue], float] = {}  # when the value was last in force
 
     def look(self) -> None:
@@ -81,8 +83,9 @@ class Readers(RuleBasedStateMachine):
             if self.clock() - since >= GRACE_S - 1e-6:  # sums of floats
                 del self.reading[frontend, value]
                 continue
-            found = tuple(self.maps.region(value))
-            assert found in self.ever[frontend], f"{frontend} led to {[str(b) for b in found]}"
+            slots = tuple(self.maps.region(value))
+            found = slots[: value.count], slots[value.count :]
+            assert found in self.ever[frontend], f"{frontend} led to {[str(b) for b in slots]}"
         for frontend, value in self.maps.frontends.items():
             if value.flags & FrontendFlags.SOURCES:
                 rows = {row.prefix for row in self.maps.sources if row.service_id == value.service_id}
@@ -95,7 +98,7 @@ class Readers(RuleBasedStateMachine):
                 self.want.pop(frontend, None)
             else:
                 self.want[frontend] = wanted
-                self.ever[frontend].add(wanted.backends)
+                self.ever[frontend].add((wanted.backends, wanted.draining))
                 if wanted.sources:
                     number = next(candidates(wanted.service))
                     self.asked[frontend, number].append(set(wanted.sources))
@@ -154,7 +157,7 @@ class Readers(RuleBasedStateMachine):
     def users_of_the_array_do_not_overlap(self) -> None:
         if not hasattr(self, "maps"):
             return
-        spans = sorted({(v.offset, v.count) for v in self.maps.frontends.values() if v.count})
+        spans = sorted({(v.offset, v.slots) for v in self.maps.frontends.values() if v.slots})
         for (one, size), (two, _) in pairwise(spans):
             assert one + size <= two
 
@@ -175,7 +178,8 @@ class Readers(RuleBasedStateMachine):
         assert report.in_sync
         assert self.maps.frontends.keys() == self.want.keys()
         for frontend, wanted in self.want.items():
-            assert self.maps.lookup(frontend) == list(wanted.backends)
+            assert self.maps.lookup(frontend) == [*wanted.backends, *wanted.draining]
+            assert self.maps.frontends[frontend].count == len(wanted.backends)
             assert self.maps.frontends[frontend].flags == wanted.flags
         assert self.maps.sources == {
             Source(self.maps.frontends[frontend].service_id, prefix)

@@ -1,5 +1,7 @@
 """Short ways to say frontends and entries in the tests of the maps' side."""
 
+from collections.abc import Iterable
+
 from handover_agent.table import Backend, Entry, FrontendFlags, FrontendKey, Protocol, ip_bytes
 
 
@@ -17,8 +19,15 @@ def entry(
     service: str = "default/web:http/TCP",
     flags: FrontendFlags = FrontendFlags.NONE,
     affinity_timeout_s: int = 0,
+    draining: Iterable[str] = (),
 ) -> Entry:
     """`entry("10.1.1.1:80")`; without backends it refuses."""
     if not backends and flags == FrontendFlags.NONE:
         flags = FrontendFlags.REFUSE
-    return Entry(tuple(sorted(map(backend, backends))), service, flags, affinity_timeout_s)
+    return Entry(
+        tuple(sorted(map(backend, backends))),
+        service,
+        flags,
+        affinity_timeout_s,
+        draining=tuple(sorted(map(backend, draining))),
+    )

@@ -31,6 +31,8 @@ _WORDS = {
 # refused by now: all that could is on this machine, and answers from within its kernel.
 _AFTER_REPEATING_S, _ATTEMPTS, _DATAGRAM_S = 0.4, 3, 0.5
 _ANSWER_S = 10.0
+_SESSIONS: dict[tuple[str, Address, int], socket.socket] = {}
+"""Sockets for datagrams that stay open from one question to the next."""
 _RETRANSMITS = 2  # where struct tcp_info has them, as one byte
 _SCTP, _INIT, _INIT_ACK = 132, 1, 2
 _SCTP_HEADER, _INIT_CHUNK = struct.Struct(">HHII"), struct.Struct(">BBHIIHHI")
@@ -156,16 +158,31 @@ def _outcome(stream: socket.socket) -> int:
 
 
 def udp(
-    target: Address, source_port: int = 0, mark: int = 0, size: int = 1, connected: bool = True
+    target: Address,
+    source_port: int = 0,
+    mark: int = 0,
+    size: int = 1,
+    connected: bool = True,
+    session: str = "",
 ) -> dict[str, Any]:
-    """Sends a datagram, again when nothing comes, and tells who answers."""
-    with _socket(target, socket.SOCK_DGRAM, source_port, mark) as sender:
-        sender.setsockopt(
-            *_RECVERR[sender.family], 1
-        )  # or a socket that is not connected would hear of no error
-        sender.settimeout(_DATAGRAM_S)
+    """Sends a datagram, again when nothing comes, and tells who answers. `session`: from one socket for all questions
+    that say so.
+    """
+    with contextlib.ExitStack() as stack:
+        sender = _SESSIONS.get((session, target, mark)) if session else None
+        opened = sender is None
+        if sender is None:
+            sender = _socket(target, socket.SOCK_DGRAM, source_port, mark)
+            sender.setsockopt(
+                *_RECVERR[sender.family], 1
+            )  # or a socket that is not connected would hear of no error
+            sender.settimeout(_DATAGRAM_S)
+            if session:
+                _SESSIONS[session, target, mark] = sender
+            else:
+                stack.enter_context(sender)
         try:
-            if connected:
+            if connected and opened:
                 sender.connect(target)
             for _ in range(_ATTEMPTS):
                 with _lost_on_the_way_out():

@@ -1,11 +1,14 @@
 """UDP: clients that use one port for ever, servers that come and go, and datagrams that do not fit into a packet."""
 
+import time
+
 import pytest
 
 from e2e.behaviours import people
 from e2e.behaviours.people import SERVER
-from e2e.behaviours.service import UDP, Service
+from e2e.behaviours.service import UDP, Service, ready, terminating
 from e2e.behaviours.stage import CLIENT, HOST, OUTSIDE, Stage
+from e2e.trial import until
 
 pytestmark = pytest.mark.e2e
 
@@ -13,6 +16,8 @@ SERVERS = {"kind": SERVER}
 ALL = {"server-here", "server-next", "server-last"}
 PORT = 14000
 """The clients' own."""
+SILENCE_S = 3.0
+"""Longer than our packet path keeps a flow for its answers alone."""
 
 
 def ways(stage: Stage, label: str) -> list[tuple[str, Service, str]]:
@@ -69,6 +74,40 @@ def test_a_client_with_one_port_finds_the_server_that_replaces_another(stage: St
     expect(stage, asked, f"new{connected}".lower(), connected=connected)
     for pod in new:
         stage.end(pod, grace_s=0)
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "unconnected"])
+def test_a_session_stays_with_its_server_as_long_as_that_serves(stage: Stage, connected: bool) -> None:
+    """It ends, or is another node's under a Local policy by now: new clients go elsewhere, the session does not."""
+    service = stage.service(f"session-{connected}".lower(), type="NodePort", ports=[UDP])
+    session = f"{service.name} {connected}"
+
+    def answered_by(server: str, **fields: object) -> None:
+        for who, where in (
+            (CLIENT, service.cluster(81)),
+            (HOST, service.cluster(81)),
+            (OUTSIDE, service.node("udp")),
+        ):
+            stage.expect(who, where, lambda side: {side.relative(server)}, do="udp", **fields)  # type: ignore[arg-type]
+
+    def stays_with(server: str) -> None:
+        answered_by(server, connected=connected, session=session)
+
+    service.endpoints(ready("server-n1"))
+    stays_with("server-n1")
+    service.endpoints([*ready("server-n2"), *terminating("server-n1")])
+    answered_by("server-n2")
+    silent_since = time.monotonic()
+    until("nobody was answered for a while", lambda: time.monotonic() - silent_since > SILENCE_S, 10)
+    stays_with("server-n1")
+    service.endpoints(ready("server-n1", "server-n2", "server-n3"))
+    service.patch({"spec": {"internalTrafficPolicy": "Local"}})
+    stage.expect(CLIENT, service.cluster(81), {"server-here"}, do="udp", times=20)
+    stays_with("server-n1")
+    if not connected:  # one that is connected is told, and connects anew
+        service.patch({"spec": {"internalTrafficPolicy": "Cluster"}})
+        service.endpoints(ready("server-n2"))
+        stays_with("server-n2")
 
 
 def test_a_client_that_was_refused_finds_a_server_that_becomes_ready(stage: Stage) -> None:

@@ -49,7 +49,7 @@ def consider(facts: Facts) -> Considered:
     members = list(facts.seen.members(name, destination.protocol.name)) if served else []
     key = held.key if held else destination.key
     node = facts.seen.node.name if facts.seen.node else ""
-    endpoints = sort(backends, members, key, facts.seen, node)
+    endpoints = sort(backends, held.draining if held else (), members, key, facts.seen, node)
     entry = wanted(facts.seen, key, facts.ground.local)
     known = facts.seen.service is not None and facts.seen.node is not None and facts.ground.attached.loaded
     if (entry is None or held is None) and not is_service_address(destination.address, facts.seen.service):

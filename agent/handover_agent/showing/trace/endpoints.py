@@ -22,6 +22,9 @@ class Sorted:
     """The others, with the reason."""
 
 
+_KEEPS = "; it keeps the flows that it has"
+
+
 def is_local(service: Service, key: FrontendKey) -> bool:
     """Whether a frontend's policy is Local."""
     if key.address in service.cluster_ips:
@@ -30,7 +33,12 @@ def is_local(service: Service, key: FrontendKey) -> bool:
 
 
 def sort(
-    backends: Sequence[Backend], members: Sequence[Member], key: FrontendKey, seen: Seen, node: str
+    backends: Sequence[Backend],
+    draining: Sequence[Backend],
+    members: Sequence[Member],
+    key: FrontendKey,
+    seen: Seen,
+    node: str,
 ) -> Sorted:
     """Each member chosen or left out, the ones of the frontend's family."""
     by_end = {member.backend: member for member in members}
@@ -42,7 +50,10 @@ def sort(
     ]
     local = seen.service is not None and is_local(seen.service, key)
     here = seen.node.zone if seen.node else ""
-    told = [(member, why_not(member, local, node, here, members)) for member in others]
+    told = [
+        (member, why_not(member, local, node, here, members) + _KEEPS * (member.backend in draining))
+        for member in others
+    ]
     return Sorted(chosen, tuple(sorted(told, key=lambda item: item[0].backend)))
 
 
@@ -80,13 +91,16 @@ def agreement(frontend: Held | None, entry: Entry | None) -> str:
         return f"the cluster wants {_count(entry.backends)} there, the maps have no frontend" if entry else ""
     if entry is None:
         return "the maps have a frontend there, the cluster wants none"
-    missing = sorted(set(entry.backends) - set(frontend.backends))
-    surplus = sorted(set(frontend.backends) - set(entry.backends))
     differences = []
-    if missing:
-        differences.append(f"the maps lack {_some(missing)}")
-    if surplus:
-        differences.append(f"the maps have {_some(surplus)} besides")
+    for what, wants, have in (
+        ("", entry.backends, frontend.backends),
+        ("of those that keep their flows: ", entry.draining, frontend.draining),
+    ):
+        missing, surplus = sorted(set(wants) - set(have)), sorted(set(have) - set(wants))
+        if missing:
+            differences.append(f"{what}the maps lack {_some(missing)}")
+        if surplus:
+            differences.append(f"{what}the maps have {_some(surplus)} besides")
     if entry.flags != frontend.value.flags:
         differences.append(f"the maps say {frontend.value.flags!r}, the cluster {entry.flags!r}")
     if entry.affinity_timeout_s != frontend.value.affinity_timeout_s:

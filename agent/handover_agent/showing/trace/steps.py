@@ -133,11 +133,12 @@ def _answer(answer: Answer) -> str:
 def region(facts: Facts) -> Iterator[str]:
     """Where the frontend's backends are, and by which policy."""
     held = facts.frontend
-    if held is None or not held.value.count:
+    if held is None or not held.value.slots:
         return
-    first, count = held.value.offset, held.value.count
-    slots = f"slot {first}" if count == 1 else f"slots {first} to {first + count - 1}"
-    yield f"{slots} of the backend array: {number(count, 'backend')}"
+    first, length = held.value.offset, held.value.slots
+    slots = f"slot {first}" if length == 1 else f"slots {first} to {first + length - 1}"
+    more = f", and {held.value.draining} that keep the flows that they have" if held.value.draining else ""
+    yield f"{slots} of the backend array: {number(held.value.count, 'backend')}{more}"
     service = facts.seen.service
     if service is None:
         return
