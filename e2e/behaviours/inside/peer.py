@@ -199,6 +199,8 @@ def udp(
                         found if whole and from_whom else {"what": f"{len(data)} bytes from {peer}, {found}"}
                     )
         except OSError as error:
+            if _SESSIONS.pop((session, target, mark), None):  # that is its end
+                sender.close()
             return {"what": _WORDS.get(error.errno or 0, str(error))}
         return {"what": DROPPED}
 
