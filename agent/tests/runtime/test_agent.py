@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from handover_agent import features, runtime
+from handover_agent import features, orders, runtime
 from handover_agent.bpfsys import BpfError
 from handover_agent.features import Features
 from handover_agent.settings import Settings
@@ -83,17 +83,17 @@ class Watch:
 async def test_a_watch_of_pods_that_breaks_ends_the_agent_instead_of_going_blind(
     agent: runtime.Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "Reflector", Watch)
+    monkeypatch.setattr(orders, "Reflector", Watch)
     monkeypatch.setattr(Watch, "started", [])
-    watching = asyncio.create_task(agent._watch_pods())
+    watching = asyncio.create_task(agent._orders._watch_pods())
     await asyncio.sleep(0.01)
     agent._cluster.selector = KubeProxySelector(namespace="proxies", selector={"a": "1"})
-    agent._selector_changed.set()
+    agent._orders._selector_changed.set()
     await asyncio.sleep(0.01)
     assert not watching.done()
     assert Watch.started == ["kube-system", "proxies"]
     monkeypatch.setattr(Watch, "broken", True)
-    agent._selector_changed.set()
+    agent._orders._selector_changed.set()
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(1):
             await watching
