@@ -8,7 +8,6 @@ nothing is undone.
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -54,6 +53,7 @@ from handover_agent.orders import Orders
 from handover_agent.probe.rounds import Rounds
 from handover_agent.probe.targets import Targets
 from handover_agent.proxymetrics import AsKubeProxy
+from handover_agent.pulse import Pulse
 from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.sizing import Need
@@ -189,13 +189,13 @@ class Agent:
             applying(self._client, node, lambda: self._orders.wish.uid if self._orders.wish else ""),
             heartbeat_s=settings.heartbeat_s,
         )
+        self._pulse = Pulse(self._facts, self._client)
         self._own = OwnPort(
             settings.health_port,
-            unlively=self._unlively,
+            unlively=self._pulse.stuck,
             unready=self._unready,
             registry=registry(Exporter(self._figures), self._as_kube_proxy),
         )
-        self._alive_at = time.monotonic()
         self._kernel_error = ""
 
     async def run(self) -> None:
@@ -219,7 +219,7 @@ class Agent:
             "ladder": self._walk(),
             "table": self._table.run(),
             "status": self._writer.run(),
-            "pulse": self._pulse(),
+            "pulse": self._pulse.run(),
             **self._loops.tasks(
                 self._settings.verify_s,
                 self._settings.probe_s,
@@ -269,22 +269,6 @@ class Agent:
             await self._table.listed.wait()
             await early.fill(self._ladder.record, self._datapath, self._table)
             self._ladder.nudge()  # it has waited for that, with pauses of seconds
-
-    async def _pulse(self) -> None:
-        """The loop's own heartbeat, for /livez; and the cheap facts that nobody tells us."""
-        blind = False
-        while True:
-            self._alive_at = time.monotonic()
-            self._facts.api_server(self._client)
-            try:
-                await self._facts.look_at_port()
-                blind = False
-            except Exception as error:  # what was seen last holds until it can be seen again
-                if not blind:
-                    log.exception("who has kube-proxy's ports is not known", extra={"error": str(error)})
-                blind = True
-            self._facts.look_at_refusal()
-            await asyncio.sleep(2.0)
 
     async def _look_at_kernel(self) -> None:
         """Until it worked once."""
@@ -360,10 +344,6 @@ class Agent:
         if self._orders.wish is not None:
             return self._writer.unreachable
         return self._orders.error is not None
-
-    def _unlively(self) -> str:
-        silent = time.monotonic() - self._alive_at
-        return f"the event loop has been stuck for {silent:.0f} s" if silent > 60 else ""
 
     def _unready(self) -> str:
         if not self._ladder.started.is_set():

@@ -56,7 +56,7 @@ async def test_a_look_at_the_ports_that_fails_does_not_end_the_agent(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(agent._facts, "look_at_port", fails)
-    pulse = asyncio.create_task(agent._pulse())
+    pulse = asyncio.create_task(agent._pulse.run())
     await looked.wait()
     await asyncio.sleep(0.01)
     assert not pulse.done()
