@@ -30,7 +30,6 @@ class Resource:
     group: str  # empty: the core group
     version: str
     plural: str
-    namespaced: bool = True
 
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
         """The URL path of one object, or of all (of a namespace)."""
@@ -47,10 +46,10 @@ class Resource:
 
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 SERVICES = Resource("", "v1", "services")
-NODES = Resource("", "v1", "nodes", namespaced=False)
+NODES = Resource("", "v1", "nodes")
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("", "v1", "events")
-NODE_MIGRATIONS = Resource("handover.dev", "v1alpha1", "nodemigrations", namespaced=False)
+NODE_MIGRATIONS = Resource("handover.dev", "v1alpha1", "nodemigrations")
 
 _NONE: Mapping[str, str] = {}
 _OF_KUBERNETES = {"labelSelector": "kubernetes.io/service-name=kubernetes"}

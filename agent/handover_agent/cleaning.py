@@ -46,15 +46,16 @@ def clean(settings: Settings, *, force: bool) -> Iterator[str]:
 
 def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
     datapath = Datapath(settings.pins, settings.cgroup or find_cgroup_anywhere(settings.cgroup_search))
-    if kubeproxy.inspect().rule_count == 0 or _half_restored(settings):
+    snapshot = Snapshot.load(settings.state.snapshot) if Snapshot.is_there(settings.state.snapshot) else None
+    if kubeproxy.inspect().rule_count == 0 or _half_restored(snapshot, settings):
         if not force:
             raise CleanupRefused(
                 "kube-proxy's rules are not in force on this node, or not all of them: without our datapath nobody would serve "
                 "Services. "
                 "Start kube-proxy here first, or use --force, which puts the snapshot back if there is one"
             )
-        if Snapshot.is_there(settings.state.snapshot):
-            places = Snapshot.load(settings.state.snapshot).restore()
+        if snapshot is not None:
+            places = snapshot.restore()
             yield f"put back kube-proxy's rules: {', '.join(places) or 'as they were'}"
         else:
             yield "there is no snapshot of kube-proxy's rules: nobody serves Services here until kube-proxy runs"
@@ -68,8 +69,6 @@ def _clean(settings: Settings, *, force: bool) -> Iterator[str]:
     yield "removed the packet path's table and the keeper"
 
 
-def _half_restored(settings: Settings) -> bool:
+def _half_restored(snapshot: Snapshot | None, settings: Settings) -> bool:
     """Whether somebody was interrupted while the snapshot went back, and no kube-proxy runs that writes all of its rules."""
-    if not Snapshot.is_there(settings.state.snapshot):
-        return False
-    return Snapshot.load(settings.state.snapshot).flushing and not listeners(settings.proxy_health_port)
+    return snapshot is not None and snapshot.flushing and not listeners(settings.proxy_health_port)

@@ -50,6 +50,12 @@ def of_unwritten(unwritten: Mapping[str, str], node: str) -> list[Happening]:
     ]
 
 
+def of_health_check(service: str, port: int, error: Exception, node: str) -> Happening:
+    """A health check port that cannot be opened on this node, in kube-proxy's words."""
+    message = f"node {node} failed to start healthcheck {service!r} on port {port}: {error}"
+    return Happening(About.service(service), "FailedToStartServiceHealthcheck", "Listen", message)
+
+
 def of_full_maps(full: Mapping[str, int], node: str) -> list[Happening]:
     """Maps of this node that have no room for all that is wanted."""
     return [

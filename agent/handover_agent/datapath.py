@@ -5,11 +5,8 @@ followed by one that finds where it was. Each step is complete or repeated; what
 (`attach` begins with `accepting` off, and programs appear under their name only when all of them are there).
 """
 
-import contextlib
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from handover_agent import (
@@ -19,25 +16,24 @@ from handover_agent import (
     enlarging,
     features,
     layout,
-    layouts,
+    leaving,
     links,
     loader,
     pinnedsettings,
+    pinnedstate,
     takeover,
 )
 from handover_agent.bpffs import NoBpffs, Pins, filesystem, mountinfo
 from handover_agent.bpfsys import DatapathError
 from handover_agent.conntrack import ConntrackError
-from handover_agent.entries import unpack_flow
 from handover_agent.features import Features
-from handover_agent.hooks import HOOKS, OUTWARD
 from handover_agent.layout import MapSpec, Sizes
 from handover_agent.maps import PinnedMaps
-from handover_agent.packetpath import attaching, handing
+from handover_agent.packetpath import attaching
 from handover_agent.packetpath.attaching import NotAttached
-from handover_agent.packetpath.points import Direction, Point
+from handover_agent.packetpath.points import Point
+from handover_agent.pinnedstate import DatapathState
 from handover_agent.remembered import Remembered
-from handover_agent.table import Protocol
 
 __all__ = [
     "Datapath",
@@ -54,12 +50,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _DEFAULT = Sizes()
-_ANSWERS_S = 3.0
-"""Answers that take longer are rare, and lost only to sockets that are not connected."""
-
-
-def _time_for_answers() -> None:
-    time.sleep(_ANSWERS_S)
 
 
 class UnsupportedKernel(DatapathError):
@@ -93,16 +83,6 @@ class NotCgroup2(DatapathError):
 def _load(found: Features, maps: Path, programs: Path) -> None:
     """Programs for a kernel with these features, using the maps pinned in a directory, into another one."""
     loader.load_programs(maps, programs, set_retval="set_retval" in found.found)
-
-
-@dataclass(frozen=True, slots=True)
-class DatapathState:
-    """What is true of the datapath now."""
-
-    loaded: bool  # programs and maps are pinned
-    attached: bool  # every hook of our cgroup runs its program
-    accepting: bool  # and new connections are translated
-    version: str  # of the programs that are loaded, "" when none are; while they are swapped, the older one
 
 
 class Datapath:
@@ -168,7 +148,7 @@ class Datapath:
 
     def wanted_version(self) -> str:
         """What `state` says once the programs of this agent use the maps that are pinned."""
-        return enlarging.version(loader.version(), self._pins.generation)
+        return pinnedstate.wanted_version(self._pins)
 
     def sizes(self) -> Sizes:
         """How large the pinned maps are. Raises NotLoaded."""
@@ -215,34 +195,34 @@ class Datapath:
         with self._pins.locked(make=False):
             self._settle()
             version = self._loaded_version("attach")
-            if not self._attached():
+            if not pinnedstate.is_attached(self._pins, self._cgroup):
                 if not alone:
-                    self._write_accepting(False)
+                    pinnedsettings.accept(self._pins, False)
                 links.attach(self._pins.links, self._pins.programs(version), self._cgroup)
             problems = self._align(version)
             if not alone:
                 self._raise(problems)
             self._keep_left()  # those that are silent now; the programs note the others as long as they do not accept
-            self._write_accepting(True)
+            pinnedsettings.accept(self._pins, True)
             self._keep_left()  # and from whom those others are
             self._raise(problems)
 
     def follow(self) -> None:
         """While attached, have the programs on the devices that there are now. Raises NotAttached."""
-        if not self._attached():
+        if not pinnedstate.is_attached(self._pins, self._cgroup):
             return
         with self._pins.locked(make=False):
             self._settle()
-            if self._attached():
+            if pinnedstate.is_attached(self._pins, self._cgroup):
                 self._raise(self._align(self._loaded_version("follow devices")))
 
     def set_accepting(self, accepting: bool) -> None:
         """Off: new connections are left alone; sockets that are translated already go on."""
         with self._pins.locked(make=False):
             self._loaded_version("set accepting")
-            self._write_accepting(accepting)
+            pinnedsettings.accept(self._pins, accepting)
 
-    def detach(self, answers: Callable[[], None] = _time_for_answers) -> None:
+    def detach(self, answers: Callable[[], None] = leaving.time_for_answers) -> None:
         """Take the programs off the cgroup; when this returns none of them runs any more. Idempotent.
 
         Nothing is translated on its way out any more, then `answers` waits for what is under way, and then
@@ -253,27 +233,21 @@ class Datapath:
         if not self._pins.root.is_dir():
             return
         with self._pins.locked(make=False):
-            self._detach(answers)
+            leaving.leave(self._pins, self.remembered, answers)
 
-    def unload(self, answers: Callable[[], None] = _time_for_answers) -> None:
+    def unload(self, answers: Callable[[], None] = leaving.time_for_answers) -> None:
         """Detach, and remove every pin of ours, of whatever version and layout. Idempotent."""
         if not self._pins.root.is_dir():
             for behind in (True, False):
                 attaching.detach(self._pins.devices, behind=behind)  # filters do not go with the pins
             return
         with self._pins.locked(make=False):
-            self._detach(answers)
+            leaving.leave(self._pins, self.remembered, answers)
             self._pins.remove(self._pins.root)
 
     def state(self) -> DatapathState:
         """Where the datapath stands, as read from the kernel."""
-        version = self._version()
-        maps = self._pins.in_force
-        loaded = bool(version) and all(
-            (maps / spec.name).exists() or maps != self._pins.maps for spec in layout.map_specs(Sizes())
-        )
-        attached = loaded and self._attached()
-        return DatapathState(loaded, attached, attached and self._read_accepting(), version if loaded else "")
+        return pinnedstate.read(self._pins, self._cgroup)
 
     def counters(self) -> dict[str, int]:
         """Counter → sum over all CPUs since the maps were made. Errors begin `error_`. {}: not loaded."""
@@ -305,34 +279,6 @@ class Datapath:
                 extra={"error": str(error)},
             )
 
-    def _detach(self, answers: Callable[[], None]) -> None:
-        self._write_accepting(False)
-        for found, maps in self._pins.layouts.items():
-            self._hand_over(found, maps)
-        takeover.undo(self._pins)  # the second row of programs, if that is there
-        if links.read_links(self._pins.links):
-            links.detach(self._pins.links, OUTWARD)
-            attaching.detach(self._pins.devices, (Direction.INGRESS,))
-            if self.remembered.translated(Protocol.UDP):
-                answers()
-        links.detach(self._pins.links)
-        attaching.detach(self._pins.devices)
-        for directory in (self._pins.links, self._pins.devices):
-            self._pins.remove(directory)
-        self.remembered.forget()
-
-    def _hand_over(self, found: str, maps: Path) -> None:
-        """Give the flows in maps of a layout to conntrack, if we can read them."""
-        try:
-            route = None if found == str(layout.LAYOUT) else layouts.way(found, str(layout.LAYOUT))
-        except layouts.NoWay as error:
-            log.warning("flows are not handed over to conntrack", extra={"reason": str(error)})
-            return
-        try:
-            handing.to_conntrack(maps / "flows", route.read_flow if route else unpack_flow)
-        except layouts.CannotConvert as error:
-            log.warning("flows are not handed over to conntrack", extra={"reason": str(error)})
-
     def _settle(self) -> None:
         """Finish a take-over of another layout's maps that was interrupted, or undo it. Raises LayoutMismatch."""
         if len(self._pins.layouts) > 1:
@@ -358,43 +304,11 @@ class Datapath:
         if problems:
             raise NotAttached(problems)
 
-    def _attached(self) -> bool:
-        try:
-            cgroup_id = self._cgroup.stat().st_ino
-        except FileNotFoundError:
-            return False
-        attached = links.read_links(self._pins.links)
-        return all(hook.name in attached and attached[hook.name].cgroup_id == cgroup_id for hook in HOOKS)
-
-    def _version(self) -> str:
-        """The version whose programs run, or would; when a swap was interrupted, the older of the two."""
-        running = {link.program_id for link in links.read_links(self._pins.links).values()}
-        running |= set(attaching.running(self._pins.devices).values())
-        versions = self._versions()
-        for version in versions:
-            if running & set(links.read_programs(self._pins.programs(version)).values()):
-                return version
-        if running:
-            return "unknown"  # links were made by somebody else, or pins of programs were removed by hand
-        return versions[-1] if versions else ""
-
-    def _versions(self) -> list[str]:
-        """The versions pinned; ours, if it is among them, comes last."""
-        return sorted(self._pins.versions(), key=lambda version: version == self.wanted_version())
-
     def _loaded_version(self, asked: str) -> str:
-        versions = self._versions()
+        versions = pinnedstate.versions(self._pins)
         if not versions or not (self._pins.in_force / "settings").exists():
             raise NotLoaded(asked, self._pins.root)
         return versions[-1]
-
-    def _read_accepting(self) -> bool:
-        return any(map(pinnedsettings.is_accepting, self._pins.layouts.values()))
-
-    def _write_accepting(self, accepting: bool) -> None:
-        for maps in [self._pins.in_force] if accepting else self._pins.layouts.values():
-            with contextlib.suppress(FileNotFoundError):
-                pinnedsettings.write_accepting(maps, accepting)
 
     def _check_cgroup(self) -> None:
         if not self._cgroup.is_dir() or filesystem(mountinfo(), self._cgroup) != "cgroup2":

@@ -5,15 +5,26 @@ The maps of each layout have one. All begin with the first of these, so that it 
 layout that this agent knows nothing else of.
 """
 
+import contextlib
 from pathlib import Path
 
 from handover_agent import bpfmap, bpfsys, layout
+from handover_agent.bpffs import Pins
 
 
 def is_accepting(maps: Path) -> bool:
     """Whether new connections are accepted, by the maps of whatever layout; no when there are none."""
     raw = _read(maps)
     return bool(raw) and layout.unpack_settings(raw)
+
+
+def accept(pins: Pins, accepting: bool) -> None:
+    """Have new connections accepted by the maps that are in force, or by those of no layout. Where none are, nothing
+    happens.
+    """
+    for maps in [pins.in_force] if accepting else pins.layouts.values():
+        with contextlib.suppress(FileNotFoundError):
+            write_accepting(maps, accepting)
 
 
 def write_accepting(maps: Path, accepting: bool) -> None:

@@ -8,7 +8,6 @@ nothing is undone.
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from handover_agent.conntrack import ServingUdp
 from handover_agent.credentials import Credentials
 from handover_agent.datapath import Datapath
 from handover_agent.devices import Listener
-from handover_agent.events import About, Events, Happening
+from handover_agent.events import Events
 from handover_agent.facts import Facts
 from handover_agent.footing import ApiCluster, KernelConntrack, KernelDatapath, KernelRules
 from handover_agent.growth import Growth
@@ -42,7 +41,7 @@ from handover_agent.kept import KeptTable
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.deadman import Limits
 from handover_agent.ladder.journal import Journal
-from handover_agent.ladder.machine import Goal, Ladder, Pace
+from handover_agent.ladder.machine import Ladder, Pace
 from handover_agent.ladder.ports import Ground, RulesSeen
 from handover_agent.layout import Sizes
 from handover_agent.loops import Chore, Loops
@@ -50,16 +49,17 @@ from handover_agent.metrics import Exporter, Figures, registry
 from handover_agent.model import Model
 from handover_agent.names import NamesFile
 from handover_agent.node import NodeObject, find_cgroup, kernel_release, node_info
-from handover_agent.probe.rounds import Plan, Rounds
+from handover_agent.orders import Orders
+from handover_agent.probe.rounds import Rounds
 from handover_agent.probe.targets import Targets
 from handover_agent.proxymetrics import AsKubeProxy
+from handover_agent.pulse import Pulse
 from handover_agent.report import Report, Writer, applying
 from handover_agent.settings import Settings, SettingsError
 from handover_agent.sizing import Need
 from handover_agent.strays import Strays
 from handover_agent.sync import Sync
-from handover_agent.watch import Backoff, Feed, Reflector
-from handover_agent.wish import Pods, Single, Wish, node_kind, not_ours, pod_kind, wish_kind
+from handover_agent.watch import Backoff, Feed
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Agent:
             )
         self._settings = settings
         state, node = settings.state, settings.node_name
+        unread = NodeObject(node)
         cgroup = settings.cgroup or find_cgroup(settings.cgroup_search)
         self._client = Client(credentials(settings), memory=state.servers)
         self._model = Model()
@@ -112,13 +113,12 @@ class Agent:
             lambda: places(self._table.node),
         )
         self._facts = Facts(self._report, self._port)
-        self._node = NodeObject(node)
         datapath = Datapath(settings.pins, cgroup, node_sockets_only=settings.socket_path == "node")
         self._datapath = KernelDatapath(datapath, self._sizes)
         self._devices = Listener()
         self._table = KeptTable(
             self._model,
-            node_info(self._node, local_addresses(), NodePortPlaces()),
+            node_info(unread, local_addresses(), NodePortPlaces()),
             datapath.maps,
             NamesFile(state.names),
             stale=self._stale,
@@ -161,16 +161,6 @@ class Agent:
             pace=Pace(grace_s=settings.grace_s),
         )
         self._growth = Growth(self._datapath, self._table, self._ladder.lock)
-        self._node_there = False
-        self._wish: Wish | None = None
-        self._wishes = Reflector(self._client, wish_kind(node), Single(self._wished))
-        self._nodes = Reflector(self._client, node_kind(node), Single(self._node_seen))
-        self._selector_changed = asyncio.Event()
-        self._writer = Writer(
-            self._report,
-            applying(self._client, node, lambda: self._wish.uid if self._wish else ""),
-            heartbeat_s=settings.heartbeat_s,
-        )
         self._loops = Loops(
             ladder=self._ladder,
             datapath=self._datapath,
@@ -184,13 +174,28 @@ class Agent:
             limits=Limits(unreachable_s=settings.dead_man_s) if settings.dead_man_s else None,
             unreachable=self._unreachable,
         )
+        self._orders = Orders(
+            self._client,
+            unread,
+            ladder=self._ladder,
+            cluster=self._cluster,
+            prober=self._prober,
+            facts=self._facts,
+            report=self._report,
+            node_changed=self._loops.node_changed,
+        )
+        self._writer = Writer(
+            self._report,
+            applying(self._client, node, lambda: self._orders.wish.uid if self._orders.wish else ""),
+            heartbeat_s=settings.heartbeat_s,
+        )
+        self._pulse = Pulse(self._facts, self._client)
         self._own = OwnPort(
             settings.health_port,
-            unlively=self._unlively,
+            unlively=self._pulse.stuck,
             unready=self._unready,
             registry=registry(Exporter(self._figures), self._as_kube_proxy),
         )
-        self._alive_at = time.monotonic()
         self._kernel_error = ""
 
     async def run(self) -> None:
@@ -214,7 +219,7 @@ class Agent:
             "ladder": self._walk(),
             "table": self._table.run(),
             "status": self._writer.run(),
-            "pulse": self._pulse(),
+            "pulse": self._pulse.run(),
             **self._loops.tasks(
                 self._settings.verify_s,
                 self._settings.probe_s,
@@ -244,22 +249,7 @@ class Agent:
                 await asyncio.sleep(backoff.next_s())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed.run(), name="watch table")
-            group.create_task(self._wishes.run(), name="watch nodemigration")
-            group.create_task(self._nodes.run(), name="watch node")
-            group.create_task(self._watch_pods(), name="watch kube-proxy")
-
-    async def _watch_pods(self) -> None:
-        """Anew whenever the NodeMigration names other pods."""
-        while True:
-            self._selector_changed.clear()
-            kind = pod_kind(self._cluster.selector, self._settings.node_name)
-            watch = Reflector(self._client, kind, Pods(self._pods_seen))
-            async with (
-                asyncio.TaskGroup() as group
-            ):  # what nobody expects ends the agent, as in the other watches
-                watching = group.create_task(watch.run(), name="watch kube-proxy pods")
-                await self._selector_changed.wait()
-                watching.cancel()
+            group.create_task(self._orders.run(), name="watch this node")
 
     async def _walk(self) -> None:
         pause = Backoff(first_s=1.0)
@@ -279,22 +269,6 @@ class Agent:
             await self._table.listed.wait()
             await early.fill(self._ladder.record, self._datapath, self._table)
             self._ladder.nudge()  # it has waited for that, with pauses of seconds
-
-    async def _pulse(self) -> None:
-        """The loop's own heartbeat, for /livez; and the cheap facts that nobody tells us."""
-        blind = False
-        while True:
-            self._alive_at = time.monotonic()
-            self._facts.api_server(self._client)
-            try:
-                await self._facts.look_at_port()
-                blind = False
-            except Exception as error:  # what was seen last holds until it can be seen again
-                if not blind:
-                    log.exception("who has kube-proxy's ports is not known", extra={"error": str(error)})
-                blind = True
-            self._facts.look_at_refusal()
-            await asyncio.sleep(2.0)
 
     async def _look_at_kernel(self) -> None:
         """Until it worked once."""
@@ -316,35 +290,6 @@ class Agent:
         """A new pod's port gets its programs, and a new address of the node its NodePorts."""
         await self._datapath.follow()
         self._loops.node_changed.set()
-
-    def _wished(self, wish: Wish | None) -> None:
-        self._wish = wish
-        self._obey()
-        if wish is None:
-            return
-        self._prober.plan = Plan.of(wish.spec.gates.probes)
-        if wish.spec.kube_proxy != self._cluster.selector and wish.spec.kube_proxy.selector:
-            self._cluster.selector = wish.spec.kube_proxy
-            self._selector_changed.set()
-        self._report.changed.set()
-
-    def _obey(self) -> None:
-        """Follow the order, if it is one for this machine; before that is known, nothing is done."""
-        wish, known = self._wish, self._node.uid
-        refused = not_ours(wish.spec, known) if wish is not None else ""
-        self._facts.refuse(refused)
-        if wish is None or refused or (wish.spec.node_uid and not known):
-            self._ladder.want(Goal())
-        else:
-            self._ladder.want(Goal(wish.spec.rung, wish.spec.deadline, wish.generation))
-
-    def _node_seen(self, node: NodeObject | None) -> None:
-        """What is known of a Node that is gone goes on holding, but no load balancer should send here."""
-        self._node_there = node is not None
-        if node is not None:
-            self._node = node
-            self._loops.node_changed.set()
-            self._obey()
 
     def _sizes(self) -> Sizes:
         """Asked for once the cluster has been listed, or at the latest when maps must be there."""
@@ -377,12 +322,7 @@ class Agent:
             )
 
     def _no_health_check(self, service: str, port: int, error: NotListening) -> None:
-        message = (
-            f"node {self._settings.node_name} failed to start healthcheck {service!r} on port {port}: {error}"
-        )
-        self._events.tell(
-            Happening(About.service(service), "FailedToStartServiceHealthcheck", "Listen", message)
-        )
+        self._events.tell(complaints.of_health_check(service, port, error, self._settings.node_name))
 
     def _rules_seen(self, seen: RulesSeen) -> None:
         before = self._facts.node_ports
@@ -390,28 +330,20 @@ class Agent:
         if self._facts.node_ports != before:
             self._loops.node_changed.set()
 
-    def _pods_seen(self, pods: list[str]) -> None:
-        self._facts.pods_seen(pods)
-        self._ladder.nudge()
-
     async def _refresh_node(self) -> None:
         """Addresses come and go on a node, and its zone label may be set late."""
         local = await asyncio.to_thread(local_addresses)
-        if self._nodes.synced.is_set():
+        if self._orders.node_looked_for:
             places = self._settings.places or self._facts.node_ports
-            await self._table.set_node(node_info(self._node, local, places))
+            await self._table.set_node(node_info(self._orders.node, local, places))
 
     def _stale(self) -> str:
         return str(self._feed.error) if self._feed.error else ""
 
     def _unreachable(self) -> bool:
-        if self._wish is not None:
+        if self._orders.wish is not None:
             return self._writer.unreachable
-        return self._wishes.error is not None
-
-    def _unlively(self) -> str:
-        silent = time.monotonic() - self._alive_at
-        return f"the event loop has been stuck for {silent:.0f} s" if silent > 60 else ""
+        return self._orders.error is not None
 
     def _unready(self) -> str:
         if not self._ladder.started.is_set():
@@ -426,8 +358,7 @@ class Agent:
 
     def _proxy_health(self) -> ProxyHealth:
         sync = self._table.sync
-        eligible = self._node_there and self._node.eligible
-        return ProxyHealth(sync.last_synced or datetime.now(UTC), sync.waiting_since, eligible)
+        return ProxyHealth(sync.last_synced or datetime.now(UTC), sync.waiting_since, self._orders.eligible)
 
     def _figures(self) -> Figures:
         return Figures(

@@ -138,7 +138,6 @@ class Reflector(Generic[T]):
         self._version = ""  # empty: list (again)
         self.synced = asyncio.Event()
         self.error: ApiError | None = None  # why the sink may be stale; None while the watch runs
-        self.undecodable = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -225,7 +224,6 @@ class Reflector(Generic[T]):
         try:
             return self._kind.decode(raw)
         except msgspec.MsgspecError as error:
-            self.undecodable += 1
             log.error(
                 "an object cannot be decoded and is left out",
                 extra={

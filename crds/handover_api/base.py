@@ -36,7 +36,10 @@ class Rung(StrEnum):
     @property
     def height(self) -> int:
         """0 for Standby up to 3 for Sole."""
-        return list(Rung).index(self)
+        return _HEIGHT[self]
+
+
+_HEIGHT = {rung: height for height, rung in enumerate(Rung)}
 
 
 class Feature(StrEnum):

@@ -12,7 +12,7 @@ from handover_operator import gates
 from handover_operator.actions import Event, UndrainKubeProxy
 from handover_operator.orders import Context, Step, move, order
 from handover_operator.reasons import Reason
-from handover_operator.standing import HEIGHT, Standing
+from handover_operator.standing import Standing
 
 
 def grounded(s: Standing, now: datetime) -> bool:
@@ -37,11 +37,11 @@ def descend(s: Standing, ctx: Context) -> Step:
     block = gates.fresh(s)
     if block is not None:
         return Step((), (), block)
-    if HEIGHT[s.reached] > HEIGHT[s.wanted]:
+    if s.reached.height > s.wanted.height:
         return Step((), (), gates.settled(s))
     if s.wanted is Rung.SOLE:
         return move(s, ctx, Rung.SERVING, "kube-proxy's rules are put back")
-    below_wanted = HEIGHT[s.reached] < HEIGHT[s.wanted]
+    below_wanted = s.reached.height < s.wanted.height
     if not s.settled and not below_wanted:
         return Step((), (), gates.settled(s))
     if s.wanted is Rung.SERVING:

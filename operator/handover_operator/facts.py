@@ -35,7 +35,6 @@ class PodFacts:
     name: str
     ready: bool
     terminating: bool = False
-    ready_since: datetime | None = None  # lastTransitionTime of the pod's Ready condition
 
     @property
     def serves(self) -> bool:

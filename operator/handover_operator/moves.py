@@ -18,7 +18,7 @@ from handover_operator.orders import Step
 from handover_operator.preflight import beginning
 from handover_operator.reasons import Reason
 from handover_operator.selection import Zones, choose, slots_down, slots_up
-from handover_operator.standing import HEIGHT, Standing
+from handover_operator.standing import Standing
 from handover_operator.survey import Survey, at_top, may_drain
 
 
@@ -125,7 +125,7 @@ def _start_up(survey: Survey, zones: Zones, already: int, result: Moves) -> None
             candidates.append(s)
     if survey.line_waits or result.found:
         return
-    candidates.sort(key=lambda s: (-HEIGHT[s.wanted], s.name))
+    candidates.sort(key=lambda s: (-s.wanted.height, s.name))
     rollout = ctx.migration.spec.rollout
     slots = max(0, slots_up(survey.all, survey.passed, rollout.canary, survey.limit) - already)
     chosen, held_back = choose(candidates, slots, zones)

@@ -126,16 +126,13 @@ def read_pod(item: Object) -> SeenPod | None:
     if not node or item.get("status", {}).get("phase") in _ENDED:
         return None
     metadata = item["metadata"]
-    ready = _condition(item, "Ready")
-    since = ready.get("lastTransitionTime")
     return SeenPod(
         node=node,
         created=metadata.get("creationTimestamp", ""),
         facts=PodFacts(
             name=metadata["name"],
-            ready=ready.get("status") == "True",
+            ready=_condition(item, "Ready").get("status") == "True",
             terminating="deletionTimestamp" in metadata,
-            ready_since=_time(since) if since else None,
         ),
     )
 

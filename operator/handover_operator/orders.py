@@ -12,7 +12,7 @@ from handover_operator.actions import Action, EnsureNodeMigration, Event, SetRun
 from handover_operator.facts import DaemonSetFacts, MigrationFacts, NodeFacts
 from handover_operator.gates import Block
 from handover_operator.reasons import Reason
-from handover_operator.standing import HEIGHT, Standing
+from handover_operator.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def order(
 
 def move(s: Standing, ctx: Context, rung: Rung, why: str) -> Step:
     """The step to a neighbouring rung, told as an event."""
-    way = "up" if HEIGHT[rung] > HEIGHT[s.wanted] else "down"
+    way = "up" if rung.height > s.wanted.height else "down"
     event = Event(Reason.STEP, f"{s.wanted} → {rung} ({way}): {why}", s.name)
     return Step((order(s, ctx, rung),), (event,))
 

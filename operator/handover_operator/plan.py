@@ -37,7 +37,7 @@ from handover_operator.moves import Moves, moves, standstill
 from handover_operator.orders import context, create, refresh
 from handover_operator.preflight import Problem, beginning, cluster_problems, node_problems
 from handover_operator.reasons import Reason
-from handover_operator.standing import HEIGHT, STALE_AFTER_S, Standing, replaced, soak_ends
+from handover_operator.standing import STALE_AFTER_S, Standing, replaced, soak_ends
 from handover_operator.survey import Survey, counts, survey
 from handover_operator.verdict import Verdict, decide
 
@@ -175,7 +175,7 @@ def _undrain_for_safety(seen: Survey) -> list[Action]:
     return [
         UndrainKubeProxy(s.name)
         for s in seen.all
-        if s.known and s.node.drained and HEIGHT[s.wanted] < HEIGHT[Rung.SERVING]
+        if s.known and s.node.drained and s.wanted.height < Rung.SERVING.height
     ]
 
 

@@ -13,21 +13,8 @@ STALE_AFTER_S = 30.0
 LOST_AFTER_S = 120.0
 """After so long a silence a person should look at the agent."""
 
-LADDER = tuple(Rung)
-HEIGHT = {rung: height for height, rung in enumerate(LADDER)}
-
 _NO_SPEC = NodeMigrationSpec(node_name="-")
 _NO_STATUS = NodeMigrationStatus()
-
-
-def above(rung: Rung) -> Rung:
-    """The next rung up; Sole stays Sole."""
-    return LADDER[min(HEIGHT[rung] + 1, len(LADDER) - 1)]
-
-
-def below(rung: Rung) -> Rung:
-    """The next rung down; Standby stays Standby."""
-    return LADDER[max(HEIGHT[rung] - 1, 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +53,7 @@ class Standing:
     @property
     def fell(self) -> bool:
         """It had passed its soak, and now its agent says that it stands lower."""
-        return self.spec.soak_passed is not None and HEIGHT[self.reached] < HEIGHT[self.wanted]
+        return self.spec.soak_passed is not None and self.reached.height < self.wanted.height
 
     def overdue(self, now: datetime) -> bool:
         """The wanted rung's deadline has passed."""

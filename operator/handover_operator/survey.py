@@ -15,7 +15,7 @@ from handover_operator.orders import Context, Hold, LineStop
 from handover_operator.preflight import daemonset_name, ignore_differences, not_found
 from handover_operator.reasons import Reason
 from handover_operator.selection import InvalidSpecError, matches, max_unavailable
-from handover_operator.standing import HEIGHT, Standing, stand
+from handover_operator.standing import Standing, stand
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Survey:
 
 def at_top(s: Standing, ctx: Context) -> bool:
     """At rest, as far up as the cluster allows."""
-    return s.resting and HEIGHT[s.wanted] >= HEIGHT[ctx.top]
+    return s.resting and s.wanted.height >= ctx.top.height
 
 
 def survey(ctx: Context, nodes: Sequence[NodeFacts]) -> Survey:

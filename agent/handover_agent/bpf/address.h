@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Comparing addresses and endpoints.
+ * Comparing addresses and endpoints, of both families in one form.
  */
 #ifndef HANDOVER_ADDRESS_H
 #define HANDOVER_ADDRESS_H
@@ -12,6 +12,14 @@
 static __always_inline int is_ipv4(const struct address *a)
 {
 	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == MAPPED_WORD;
+}
+
+static __always_inline void map_ipv4(struct address *address, __be32 ipv4)
+{
+	address->word[0] = 0;
+	address->word[1] = 0;
+	address->word[2] = MAPPED_WORD;
+	address->word[3] = ipv4;
 }
 
 static __always_inline int same_address(const struct address *a, const struct address *b)

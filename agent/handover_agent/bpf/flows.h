@@ -18,6 +18,8 @@
 #include "maps.h"
 #include "packet.h"
 
+#define TCP_OPENING_BYTES 65536 /* what an opening packet can carry, and more */
+
 static __always_inline struct flow *find_flow(struct flow_key *key, enum direction direction)
 {
 	key->direction = direction;

@@ -32,6 +32,10 @@
 #define EEXIST_       17
 #define ECONNREFUSED_ 111 /* x86, arm64, riscv, s390, ppc64 */
 
+/* What a tc program returns. To go on means: whatever else is attached there, then the stack. */
+#define GO_ON (-1) /* TC_ACT_UNSPEC; tcx: next */
+#define SHOT  2    /* TC_ACT_SHOT */
+
 /*
  * Emits an instruction that loads what the loader fills in for `number`: a map's descriptor, for which the kernel puts
  * its address, or what this kernel can do (consts.h: enum ability). The verifier takes the latter for constants, and

@@ -20,6 +20,7 @@
 #include "consts.h"
 #include "structs.h"
 #include "maps.h"
+#include "parse.h"
 #include "opening.h"
 #include "stranded.h"
 #include "translate.h"

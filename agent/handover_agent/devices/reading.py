@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from handover_agent.devices.classify import Address, Device, Header, Place, classify
@@ -38,7 +38,7 @@ def look() -> list[Place]:
             + attribute(_EXT_MASK, struct.pack("=I", _SKIP_STATISTICS)),
             "list devices",
         )
-        addresses = kernel.dump(_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "list addresses")
+        addresses = dump_addresses(kernel)
         routes = [
             message
             for family in (socket.AF_INET, socket.AF_INET6)
@@ -47,17 +47,35 @@ def look() -> list[Place]:
     return [classify(device) for device in parse(links, addresses, routes)]
 
 
-def parse(links: Sequence[Message], addresses: Sequence[Message], routes: Sequence[Message]) -> list[Device]:
-    """Devices by the answers to three dumps: pure."""
-    carried: dict[int, list[Address]] = {}
-    for message in addresses:
+def dump_addresses(kernel: RouteSocket) -> list[Message]:
+    """Every address on every device, as `addresses_in` reads it."""
+    return kernel.dump(_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "list addresses")
+
+
+def addresses_in(messages: Iterable[Message]) -> Iterator[tuple[int, Address]]:
+    """A device's index and an address of its own, for each message of the dump: pure."""
+    for message in messages:
         if message.kind == _NEWADDR:
             family, bits, _, _, index = _ADDRESS.unpack_from(message.body)
             values = attributes(message.body[_ADDRESS.size :])
             raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
             if raw and family in (socket.AF_INET, socket.AF_INET6):
-                packed = ip_bytes(socket.inet_ntop(family, raw))
-                carried.setdefault(index, []).append(Address(packed, bits))
+                yield index, Address(ip_bytes(socket.inet_ntop(family, raw)), bits)
+
+
+def name_of(index: int) -> str:
+    """What a device is called; empty when it went away in between."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
+def parse(links: Sequence[Message], addresses: Sequence[Message], routes: Sequence[Message]) -> list[Device]:
+    """Devices by the answers to three dumps: pure."""
+    carried: dict[int, list[Address]] = {}
+    for index, address in addresses_in(addresses):
+        carried.setdefault(index, []).append(address)
     leaving = {index for message in routes for index in _default_route(message)}
     found, masters = [], dict[int, int]()
     for message in links:

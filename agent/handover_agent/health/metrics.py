@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from handover_agent.durable import write_durably
+from handover_agent.health.answering import answer_at
 from handover_agent.health.listening import NotListening, listen_at, listen_everywhere, listeners
 
 log = logging.getLogger(__name__)
@@ -100,13 +101,7 @@ class MetricsPort:
         application.router.add_get("/healthz", _healthz)
         application.router.add_get("/proxyMode", _mode)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        try:
-            await runner.setup()
-            await web.SockSite(runner, listening).start()
-        except BaseException:
-            listening.close()
-            await runner.cleanup()
-            raise
+        await answer_at(listening, runner)
         self._runner = runner
         log.info("metrics address taken over", extra={"address": at, "port": self._port})
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from handover_agent.health.answering import answer_at
 from handover_agent.health.listening import NotListening, listen_everywhere
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ class OwnPort:
         application.router.add_get("/livez", self._livez)
         application.router.add_get("/readyz", self._readyz)
         application.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listening).start()
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await answer_at(listening, runner)
+        self._runner = runner
 
     async def stop(self) -> None:
         """Idempotent."""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+from handover_agent.health.answering import answer_at
 from handover_agent.health.listening import NotListening, listen_everywhere, listeners
 from handover_agent.health.local import IPV4, IPV6
 from handover_agent.ladder.ports import Blocked
@@ -89,13 +90,7 @@ class ProxyPort:
         application.router.add_route("*", "/healthz", self._healthz)
         application.router.add_route("*", "/livez", self._livez)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        try:
-            await runner.setup()
-            await web.SockSite(runner, listening).start()
-        except BaseException:
-            listening.close()
-            await runner.cleanup()
-            raise
+        await answer_at(listening, runner)
         self._runner = runner
         log.info("health port taken over", extra={"port": self._port})
 

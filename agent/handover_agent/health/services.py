@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from handover_agent.compile import NodeInfo
+from handover_agent.health.answering import answer_at
 from handover_agent.health.listening import NotListening, listen_at
 from handover_agent.health.local import IPV4, IPV6, HealthCheck
 from handover_agent.objects import is_ipv4
@@ -128,13 +129,7 @@ class ServicePorts:
 
         listening = listen_at(address, served.check.port)
         runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.1)
-        try:
-            await runner.setup()
-            await web.SockSite(runner, listening).start()
-        except BaseException:
-            listening.close()
-            await runner.cleanup()
-            raise
+        await answer_at(listening, runner)
         served.runners.append(runner)
 
 

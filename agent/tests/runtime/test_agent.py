@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from handover_agent import features, runtime
+from handover_agent import features, orders, runtime
 from handover_agent.bpfsys import BpfError
 from handover_agent.features import Features
 from handover_agent.settings import Settings
@@ -56,7 +56,7 @@ async def test_a_look_at_the_ports_that_fails_does_not_end_the_agent(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(agent._facts, "look_at_port", fails)
-    pulse = asyncio.create_task(agent._pulse())
+    pulse = asyncio.create_task(agent._pulse.run())
     await looked.wait()
     await asyncio.sleep(0.01)
     assert not pulse.done()
@@ -83,17 +83,17 @@ class Watch:
 async def test_a_watch_of_pods_that_breaks_ends_the_agent_instead_of_going_blind(
     agent: runtime.Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "Reflector", Watch)
+    monkeypatch.setattr(orders, "Reflector", Watch)
     monkeypatch.setattr(Watch, "started", [])
-    watching = asyncio.create_task(agent._watch_pods())
+    watching = asyncio.create_task(agent._orders._watch_pods())
     await asyncio.sleep(0.01)
     agent._cluster.selector = KubeProxySelector(namespace="proxies", selector={"a": "1"})
-    agent._selector_changed.set()
+    agent._orders._selector_changed.set()
     await asyncio.sleep(0.01)
     assert not watching.done()
     assert Watch.started == ["kube-system", "proxies"]
     monkeypatch.setattr(Watch, "broken", True)
-    agent._selector_changed.set()
+    agent._orders._selector_changed.set()
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(1):
             await watching

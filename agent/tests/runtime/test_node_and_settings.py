@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from handover_agent import addresses, bpffs
 from handover_agent.cli import main, parser
+from handover_agent.devices import Address, reading
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.node import (
     NoCgroup2,
@@ -72,10 +73,13 @@ def test_an_error_from_the_kernel_is_an_error() -> None:
 
 def test_addresses_of_both_families_are_read_from_a_dump() -> None:
     def message(family: int, packed: bytes) -> Message:
-        return Message(20, addresses._IFADDR.pack(family, 64, 0, 0, 7) + attribute(1, packed))
+        return Message(20, reading._ADDRESS.pack(family, 64, 0, 0, 7) + attribute(1, packed))
 
     dump = [message(socket.AF_INET, b"\x0a\x00\x00\x01"), message(socket.AF_INET6, ip_bytes("fd00::1"))]
-    assert addresses.parse(dump) == [(7, ip_bytes("10.0.0.1")), (7, ip_bytes("fd00::1"))]
+    assert list(reading.addresses_in(dump)) == [
+        (7, Address(ip_bytes("10.0.0.1"), 64)),
+        (7, Address(ip_bytes("fd00::1"), 64)),
+    ]
 
 
 def test_the_node_object_gives_zone_addresses_and_eligibility() -> None:

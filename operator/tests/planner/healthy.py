@@ -74,7 +74,7 @@ def node(
         f"uid-{name}",
         "z1",
         drained=sole,
-        kube_proxy=() if sole else (PodFacts(f"kube-proxy-{name}", True, ready_since=EPOCH),),
+        kube_proxy=() if sole else (PodFacts(f"kube-proxy-{name}", True),),
         agent=PodFacts(f"agent-{name}", True),
         migration=NodeMigrationFacts(f"nm-{name}", 1, spec, says or status(rung)),
     )

@@ -35,13 +35,24 @@ from handover_operator.facts import (
     PodFacts,
 )
 from handover_operator.plan import Plan, plan
-from handover_operator.standing import HEIGHT, above, below
 from handover_operator.summarize import summarize
+
+_LADDER = tuple(Rung)
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = ProbeResult(at=EPOCH, path="kube-proxy", attempts=50)
 BAD = (ProbeFailure(service="shop/cart", address="10.96.7.7:80", error="connection refused"),)
 OUTSIDE = (Unserved(feature=Feature.NODE_PORT, service="shop/web", message="NodePort 30080 from outside"),)
+
+
+def above(rung: Rung) -> Rung:
+    """The next rung up; Sole stays Sole."""
+    return _LADDER[min(rung.height + 1, len(_LADDER) - 1)]
+
+
+def below(rung: Rung) -> Rung:
+    """The next rung down; Standby stays Standby."""
+    return _LADDER[max(rung.height - 1, 0)]
 
 
 @dataclass
@@ -67,7 +78,6 @@ class Machine:
     drained: bool = False
     # kube-proxy
     pod: str = "running"  # none, starting, running, terminating
-    pod_since: datetime = EPOCH
     rules: bool = True
     static_pod: bool = False
     # agent and datapath
@@ -226,7 +236,7 @@ class World:
             return False
         m.pod = after
         if after == "running":
-            m.pod_since, m.rules, m.rebooted = self.now, True, False
+            m.rules, m.rebooted = True, False
         return True
 
     def agent(self, m: Machine) -> bool:
@@ -246,9 +256,9 @@ class World:
         if not m.agent or not m.exists or m.stuck or m.seen is None:
             return False
         _, spec, _ = m.seen
-        if HEIGHT[m.rung] < HEIGHT[spec.rung]:
+        if m.rung.height < spec.rung.height:
             return self._step_up(m)
-        if HEIGHT[m.rung] > HEIGHT[spec.rung]:
+        if m.rung.height > spec.rung.height:
             return self._step_down(m)
         return False
 
@@ -259,7 +269,7 @@ class World:
         generation, _, uid = m.seen
         if uid != m.migration.uid:
             return
-        attached = HEIGHT[m.rung] >= HEIGHT[Rung.SERVING]
+        attached = m.rung.height >= Rung.SERVING.height
         failing = m.mis_serves and attached
         m.migration.status = NodeMigrationStatus(
             observed_generation=generation,
@@ -379,9 +389,7 @@ class World:
     def _facts(self, m: Machine) -> NodeFacts:
         pods: tuple[PodFacts, ...] = ()
         if m.exists and m.pod != "none":
-            pods = (
-                PodFacts(f"kube-proxy-{m.name}", m.pod != "starting", m.pod == "terminating", m.pod_since),
-            )
+            pods = (PodFacts(f"kube-proxy-{m.name}", m.pod != "starting", m.pod == "terminating"),)
         stored = m.migration
         return NodeFacts(
             m.name,

@@ -19,7 +19,6 @@ from handover_operator.moves import Moves
 from handover_operator.orders import move
 from handover_operator.preflight import Problem
 from handover_operator.selection import Zones
-from handover_operator.standing import above
 from handover_operator.survey import Survey, survey
 from handover_operator.verdict import Verdict, decide
 from hypothesis import given
@@ -30,6 +29,7 @@ from .chaos import KINDS, LIMITS, SOAKS, Script, play
 from .invariants import InvariantError, check_world
 from .rollout import replay
 from .rollouts import ROLLOUTS
+from .sim import above
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from handover_api.base import Rung
 from handover_operator import observe
 from handover_operator.facts import DaemonSetFacts
 
-from .objects import daemon_set, migration, node, order, pod, ready
+from .objects import daemon_set, migration, node, order, pod
 
 pytestmark = pytest.mark.unit
 
@@ -126,9 +126,3 @@ def test_no_daemonset_is_a_fact() -> None:
 )
 def test_a_selector_becomes_a_query(selector: Any, text: str) -> None:
     assert observe.selector_text(selector) == text
-
-
-def test_ready_since_is_told() -> None:
-    seen = observe.read_pod(pod("p", "n1", **ready()))
-    assert seen is not None
-    assert seen.facts.ready_since is not None

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 
+from handover_agent.devices.reading import name_of
 from handover_agent.rtnetlink import Message, RouteSocket, attributes
 from handover_agent.table import ip_bytes
 
@@ -38,7 +39,7 @@ class Ports(dict[bytes, str]):
                 for message in kernel.dump(_GETROUTE, _ROUTE.pack(family, *[0] * 8), "list routes")
             ]
         found = ports(near, bridged, routes)
-        return cls({address: name for address, index in found.items() if (name := _name(index))})
+        return cls({address: name for address, index in found.items() if (name := name_of(index))})
 
 
 def ports(
@@ -79,10 +80,3 @@ def _host_routes(messages: Iterable[Message]) -> Iterator[tuple[bytes, int]]:
                 ip_bytes(socket.inet_ntop(family, values[_RTA_DST])),
                 struct.unpack("=I", values[_RTA_OIF])[0],
             )
-
-
-def _name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return ""  # it went away in between
