@@ -24,6 +24,7 @@ import pytest
 from handover_agent.packetpath import rules
 from tests.datapath import cable
 from tests.datapath.pods import TCP, run
+from tests.datapath.settling import Settling
 
 PORT = 8080  # where the pods' servers listen
 NODES = {4: "198.51.100.1", 6: "2001:db8:100::1"}  # the node's address for the client
@@ -117,10 +118,12 @@ class Namespaces:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
+        self.settle = Settling()
         self._servers = Servers()
 
     def close(self) -> None:
         self._servers.close()
+        self.settle.close()
 
     def name(self, machine: str) -> str:
         return f"{self.prefix}-{machine}"
@@ -318,11 +321,12 @@ def machines(prefix: str, link_headers: bool = True) -> Iterator[Namespaces]:
                 ),
             )
         else:
-            stack.enter_context(
+            carried = stack.enter_context(
                 cable.joined(
                     *((_end(made, "node", device), _end(made, machine, "eth0")) for device, machine in _OWN)
                 )
             )
+            made.settle.carriers.append(carried)
         _wire(made)
         subprocess.run(
             ["nsenter", f"--net=/run/netns/{made.name('node')}", "nft", "-f", "-"],
