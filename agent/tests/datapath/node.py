@@ -10,10 +10,12 @@ have sockets of this process: a socket stays in the namespace where it was made.
 
 import asyncio
 import ctypes
+import json
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -328,6 +330,8 @@ def machines(prefix: str, link_headers: bool = True) -> Iterator[Namespaces]:
             )
             made.settle.carriers.append(carried)
         _wire(made)
+        for machine in names:
+            _wait_for_links(made, machine)
         subprocess.run(
             ["nsenter", f"--net=/run/netns/{made.name('node')}", "nft", "-f", "-"],
             input=rules.transaction(),
@@ -378,6 +382,18 @@ def _wire(made: Namespaces) -> None:
         defaults = [f"route add default via {via[4]}", f"route add default via {via[6]}"]
         made.ip(machine, ["link set lo up", *_addresses("eth0", addresses), "link set eth0 up", *defaults])
     made.ip("node2", _addresses("lo", PODS["c"]))
+
+
+def _wait_for_links(made: Namespaces, machine: str) -> None:
+    """The kernel may notice a second late that a device has a carrier; until then IPv6 finds no neighbour there."""
+    deadline = time.monotonic() + 20
+    while late := [
+        each["ifname"]
+        for each in json.loads(made.run(machine, "ip", "-j", "link", "show", "up"))
+        if each["operstate"] not in ("UP", "UNKNOWN")
+    ]:
+        assert time.monotonic() < deadline, (machine, late)
+        time.sleep(0.02)
 
 
 def _addresses(device: str, addresses: dict[int, str]) -> list[str]:
