@@ -238,7 +238,8 @@ class Servers:
         asyncio.run_coroutine_threadsafe(self._start(opened), self._loop).result(10)
 
     def remove(self, opened: socket.socket) -> None:
-        self._loop.call_soon_threadsafe(self._running.pop(opened).close)
+        """Its address and port are free again afterwards."""
+        asyncio.run_coroutine_threadsafe(self._end(opened), self._loop).result(10)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
@@ -253,6 +254,10 @@ class Servers:
         for task in talking:
             task.cancel()
         await asyncio.gather(*talking, return_exceptions=True)
+
+    async def _end(self, opened: socket.socket) -> None:
+        self._running.pop(opened).close()
+        await asyncio.sleep(0)  # one for datagrams is closed in the loop's next turn
 
     async def _start(self, opened: socket.socket) -> None:
         if opened.type == TCP:
