@@ -5,7 +5,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
@@ -14,6 +14,8 @@ _TUNSETIFF = 0x400454CA
 _TUN, _NO_PI, _VNET_HDR = 0x1, 0x1000, 0x4000
 _HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr: flags, segments, length of headers, ...
 _LARGEST = 1 << 17
+_WAITING = 500  # packets that a device holds until they are read
+_DEADLINE_S = 20
 
 
 @dataclass
@@ -43,29 +45,54 @@ class End:
 
 
 @contextmanager
-def joined(*pairs: tuple[End, End]) -> Iterator[None]:
-    """What is sent at one end of a pair arrives at the other one meanwhile; closes them."""
+def joined(*pairs: tuple[End, End]) -> Iterator[Callable[[], None]]:
+    """What is sent at one end of a pair arrives at the other one meanwhile; closes them.
+
+    What it yields returns, when called, as soon as all that was sent before has arrived.
+    """
     others = {}
     for one, other in pairs:
         others[one.fd], others[other.fd] = other, one
-    ended, end = os.pipe()
-    carrying = threading.Thread(target=_carry, args=(others, ended))
+    told, tell = os.pipe()
+    arrived = threading.Semaphore(0)
+    carrying = threading.Thread(target=_carry, args=(others, told, arrived))
     carrying.start()
+
+    def carried() -> None:
+        os.write(tell, b"?")
+        assert arrived.acquire(timeout=_DEADLINE_S), "packets are not carried any more"
+
     with ExitStack() as stack:
-        for fd in (ended, end, *others):
+        for fd in (told, tell, *others):
             stack.callback(os.close, fd)
         stack.callback(carrying.join)
-        stack.callback(os.write, end, b"!")
-        yield
+        stack.callback(os.write, tell, b"!")
+        yield carried
 
 
-def _carry(others: dict[int, End], ended: int) -> None:
+def _carry(others: dict[int, End], told: int, arrived: threading.Semaphore) -> None:
     poll = select.poll()
-    for fd in (*others, ended):
+    for fd in (*others, told):
         poll.register(fd, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
-            if fd == ended:
+            if fd != told:
+                _carry_one(fd, others[fd])
+            elif os.read(told, 1) == b"!":
                 return
-            with suppress(BlockingIOError):
-                others[fd].send(os.read(fd, _LARGEST)[_HEADER.size :])
+            else:
+                for each, other in others.items():
+                    for _ in range(_WAITING):
+                        if not _carry_one(each, other):
+                            break
+                arrived.release()
+
+
+def _carry_one(fd: int, other: End) -> bool:
+    """False: there was none."""
+    try:
+        packet = os.read(fd, _LARGEST)
+    except BlockingIOError:
+        return False
+    other.send(packet[_HEADER.size :])
+    return True

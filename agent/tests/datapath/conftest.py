@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from handover_agent.packetpath import rules, switches
 from tests.datapath import killing, node, pods
 from tests.datapath.compiling import compiled_once, loading, pin_packet_programs
 from tests.datapath.rig import SIZES, Rig
+from tests.datapath.settling import Settling
 from tests.datapath.trial import Trial
 
 SMALL = Sizes(frontends=1024, backends=4096, sockets=64, affinity=1024, flows=65_536)
@@ -40,6 +42,13 @@ def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pods.run("mount", "-t", "bpf", "bpf", str(path))
     yield path
     pods.run("umount", str(path))
+
+
+@pytest.fixture(scope="session")
+def settle() -> Iterator[Settling]:
+    """Waits for packets that are under way, in any namespaces."""
+    with closing(Settling()) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +186,8 @@ def loaded(loaded_once: Datapath) -> Datapath:
 def tables(net: node.Namespaces, loaded: Datapath) -> Iterator[Rig]:
     """Writes the tables of the datapath `loaded`."""
     with Rig(loaded, loaded._pins.maps) as made:
+        made.settle = net.settle
+        made.counted()
         yield made
 
 
@@ -220,7 +231,9 @@ def machines(
 
 @pytest.fixture
 def net(machines: node.Namespaces, rig: Rig) -> node.Namespaces:
-    """The machines; there are neither frontends nor flows."""
+    """The machines; there are neither frontends nor flows, and nothing is under way."""
+    rig.settle = machines.settle
+    rig.counted()
     rig.forget_packets()
     return machines
 

@@ -10,10 +10,12 @@ have sockets of this process: a socket stays in the namespace where it was made.
 
 import asyncio
 import ctypes
+import json
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import pytest
 from handover_agent.packetpath import rules
 from tests.datapath import cable
 from tests.datapath.pods import TCP, run
+from tests.datapath.settling import Settling
 
 PORT = 8080  # where the pods' servers listen
 NODES = {4: "198.51.100.1", 6: "2001:db8:100::1"}  # the node's address for the client
@@ -117,10 +120,12 @@ class Namespaces:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
+        self.settle = Settling()
         self._servers = Servers()
 
     def close(self) -> None:
         self._servers.close()
+        self.settle.close()
 
     def name(self, machine: str) -> str:
         return f"{self.prefix}-{machine}"
@@ -233,7 +238,8 @@ class Servers:
         asyncio.run_coroutine_threadsafe(self._start(opened), self._loop).result(10)
 
     def remove(self, opened: socket.socket) -> None:
-        self._loop.call_soon_threadsafe(self._running.pop(opened).close)
+        """Its address and port are free again afterwards."""
+        asyncio.run_coroutine_threadsafe(self._end(opened), self._loop).result(10)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
@@ -248,6 +254,10 @@ class Servers:
         for task in talking:
             task.cancel()
         await asyncio.gather(*talking, return_exceptions=True)
+
+    async def _end(self, opened: socket.socket) -> None:
+        self._running.pop(opened).close()
+        await asyncio.sleep(0)  # one for datagrams is closed in the loop's next turn
 
     async def _start(self, opened: socket.socket) -> None:
         if opened.type == TCP:
@@ -318,12 +328,15 @@ def machines(prefix: str, link_headers: bool = True) -> Iterator[Namespaces]:
                 ),
             )
         else:
-            stack.enter_context(
+            carried = stack.enter_context(
                 cable.joined(
                     *((_end(made, "node", device), _end(made, machine, "eth0")) for device, machine in _OWN)
                 )
             )
+            made.settle.carriers.append(carried)
         _wire(made)
+        for machine in names:
+            _wait_for_links(made, machine)
         subprocess.run(
             ["nsenter", f"--net=/run/netns/{made.name('node')}", "nft", "-f", "-"],
             input=rules.transaction(),
@@ -374,6 +387,18 @@ def _wire(made: Namespaces) -> None:
         defaults = [f"route add default via {via[4]}", f"route add default via {via[6]}"]
         made.ip(machine, ["link set lo up", *_addresses("eth0", addresses), "link set eth0 up", *defaults])
     made.ip("node2", _addresses("lo", PODS["c"]))
+
+
+def _wait_for_links(made: Namespaces, machine: str) -> None:
+    """The kernel may notice a second late that a device has a carrier; until then IPv6 finds no neighbour there."""
+    deadline = time.monotonic() + 20
+    while late := [
+        each["ifname"]
+        for each in json.loads(made.run(machine, "ip", "-j", "link", "show", "up"))
+        if each["operstate"] not in ("UP", "UNKNOWN")
+    ]:
+        assert time.monotonic() < deadline, (machine, late)
+        time.sleep(0.02)
 
 
 def _addresses(device: str, addresses: dict[int, str]) -> list[str]:

@@ -3,7 +3,7 @@
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -53,6 +53,8 @@ class Rig:
         self._offset = 1
         self._service_ids = _SERVICE_IDS
         self._before = datapath.counters()
+        self.settle: Callable[[], None] = lambda: None
+        """Waits for packets that are under way; there are none where sockets' calls, or trials, are counted."""
 
     def __enter__(self) -> Self:
         return self
@@ -228,6 +230,7 @@ class Rig:
 
     def counted(self) -> dict[str, int]:
         """What was counted since the last call (or the test's start), without zeros."""
+        self.settle()
         before, self._before = self._before, self.datapath.counters()
         return {name: n - before[name] for name, n in self._before.items() if n != before[name]}
 

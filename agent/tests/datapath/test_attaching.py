@@ -19,6 +19,7 @@ from handover_agent.packetpath.clsact import Clsact
 from handover_agent.packetpath.points import Direction, Point
 from handover_agent.packetpath.tcx import Tcx
 from handover_agent.rtnetlink import NetlinkError
+from tests.datapath.settling import Settling
 from tests.node.netns import Namespace, Pod, run
 
 pytestmark = pytest.mark.datapath
@@ -37,6 +38,7 @@ class Node:
     namespace: Namespace
     pod: Pod
     directory: Path
+    settle: Settling
 
     def programs(self, name: str) -> Path:
         return self.directory / name
@@ -52,6 +54,7 @@ class Node:
             receiver.bind(("", 7000))
             for _ in range(sent):
                 sender.sendto(b"x", ("169.254.1.1", 7000))
+            self.settle()
             receiver.setblocking(False)
             for count in range(sent + 1):
                 try:
@@ -62,7 +65,7 @@ class Node:
 
 
 @pytest.fixture
-def node(bpffs: Path) -> Iterator[Node]:
+def node(bpffs: Path, settle: Settling) -> Iterator[Node]:
     directory = bpffs / "attaching"
     directory.mkdir()
     for name, verdict in (("passing", GO_ON), ("dropping", DROP)):
@@ -73,7 +76,7 @@ def node(bpffs: Path) -> Iterator[Node]:
                 pin(loaded.fd, directory / name / program)
     namespace = Namespace()
     with namespace.entered():
-        yield Node(namespace, Pod(namespace, "pod1", (POD, "fd00::5")), directory)
+        yield Node(namespace, Pod(namespace, "pod1", (POD, "fd00::5")), directory, settle)
         attaching.detach(directory / "devices")
     namespace.close()
     for path in sorted(directory.rglob("*"), reverse=True):
@@ -120,6 +123,7 @@ def test_no_packet_slips_through_while_a_program_is_swapped(node: Node, tcx: boo
         with sending(sender):
             for n in range(300):
                 how.attach(point, node.programs("dropping") / NAMES[n % 3])
+        node.settle()
         receiver.setblocking(False)
         with pytest.raises(BlockingIOError):
             receiver.recv(1)

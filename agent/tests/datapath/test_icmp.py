@@ -230,7 +230,8 @@ def test_a_narrow_path_to_the_client_is_told_to_the_backend(net: Namespaces, rig
         error = icmp_error(client[0], address, about, 3, 4, value=1200)
         with raw_socket() as raw:
             raw.sendto(error, (address, 0))
-        asking.ask()  # what is sent later by the same way arrives later
+        net.settle()
+        asking.ask()
     assert rig.counted()["packet_error_forwarded"] == 1
     seen = answer.client.rpartition(":")[0]
     assert "mtu 1200" in net.run("b", "ip", "route", "get", seen)

@@ -158,6 +158,7 @@ def test_a_narrow_path_to_the_backend_is_found_out(
         error = icmp_error(PODS["c"][family], host, about, *((3, 4) if family == 4 else (2, 0)), value=1300)
         with net.inside("node2"), socket.socket(family_of(vip), socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
             raw.sendto(error, (host, 0))
+        net.settle()
         assert "mtu 1300" in net.run("node", "ip", "route", "get", vip)
     assert rig.counted()["packet_error_restored"] == 1
     net.run("node", "ip", "-6" if family == 6 else "-4", "route", "flush", "cache")
@@ -395,4 +396,4 @@ def test_a_backend_without_a_route_is_an_error(net: Namespaces, rig: Rig, family
     rig.expose(VIPS[family][0], 80, [Backend(ip_bytes(nowhere), 80)])
     with net.no_way("node", nowhere), net.bound("node", family, UDP) as asking:
         asking.socket.sendto(b"?", (VIPS[family][0], 80))
-    assert rig.counted()["error_node_no_way"] == 1
+        assert rig.counted()["error_node_no_way"] == 1

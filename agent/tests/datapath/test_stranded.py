@@ -299,12 +299,15 @@ def test_many_sockets_are_all_told(datapath: Datapath, rig: Rig, net: node.Names
 
 @pytest.mark.parametrize("segment", [0, 1000], ids=["in-pieces", "in-segments"])
 @both_families
-def test_large_datagrams_are_noticed_too(datapath: Datapath, move: Move, family: int, segment: int) -> None:
+def test_large_datagrams_are_noticed_too(
+    datapath: Datapath, net: node.Namespaces, move: Move, family: int, segment: int
+) -> None:
     moved = move(family)
     if segment:
         moved.socket.option(Protocol.UDP, _UDP_SEGMENT, segment)
     assert datapath.remembered.watch_stranded(moved.serving)
     moved.socket.send("?" * 4000)
+    net.settle()
     (note,) = datapath.remembered.noted_stranded()
     assert note.destination == moved.gone
 

@@ -16,6 +16,7 @@ from select import select
 
 from handover_agent.objects import is_ipv4
 from handover_agent.table import Backend, Protocol, ip_bytes, ip_text
+from tests.datapath.settling import Settling
 from tests.differential import frames, setting
 from tests.differential.connecting import SEGMENT, SEGMENTS
 from tests.differential.packets import DROPPED, Ending, Endings, Kind, Origin, Packet
@@ -69,11 +70,13 @@ class Crossroads:
             True: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
             False: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
         }
+        self._settle = Settling()
         self._number = 0
 
     def close(self) -> None:
         for each in (*self._wires.values(), *self._raw.values()):
             each.close()
+        self._settle.close()
 
     def endings(self, packets: Sequence[Packet], expected: Sequence[Endings]) -> list[Counter[Ending]]:
         """What came of each packet, and how often: each is sent until all that is expected of it was seen.
@@ -116,6 +119,7 @@ class Crossroads:
                 self._send(packets[index], self._number)
         else:
             sent = self._connect(packets, chosen, found)
+        self._settle()  # else a marker that another CPU sends may overtake them
         last = self._markers()
         deadline = time.monotonic() + 2
         while last and time.monotonic() < deadline:
