@@ -20,11 +20,14 @@ _DEADLINE_S = 20
 
 
 class Settling:
-    """Returns, when called, as soon as all that was sent before has come to its end."""
+    """Returns, when called, as soon as all that was sent before has come to its end.
+
+    What a process has yet to answer, or a timer to send again, is not waited for: there, wait for the answer.
+    """
 
     def __init__(self) -> None:
         self.carriers: list[Callable[[], None]] = []
-        """What else has packets of which the kernel has got rid; each returns when they have arrived."""
+        """What has packets in its hands besides the kernel; each returns when it has handed them on."""
         namespace = Namespace()  # nobody filters on its loopback device
         with namespace.entered():
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
