@@ -73,7 +73,7 @@ class KernelRules:
 
     async def inspect(self) -> RulesSeen:
         seen, early = await self._thread(_inspect)
-        self._early_rules = early or self._early_rules
+        self._early_rules = self._early_rules if early is None else early
         self._told(seen)
         return seen
 
