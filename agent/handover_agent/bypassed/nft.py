@@ -32,6 +32,7 @@ _BOTH = frozenset({True, False})
 _SENSES = {"==": False, "in": False, "!=": True}
 _COMPARED = (*_SENSES, "<", "<=", ">", ">=")
 _DESTINATION = ("port", "address", "type", "unknown")
+_BITWISE = ("&", "|", "^")
 _RAW_PORT = ("th", 16, 16)
 _HANDLE = re.compile(r"^\t\t(.*) # handle (\d+)$", re.MULTILINE)
 _HARMLESS = frozenset({"", "return"})
@@ -80,9 +81,10 @@ def _texts(listing: str, family: str, table: str) -> dict[int, str]:
 def _steps(rule: Object, text: str, maps: Maps) -> Iterator[Step]:
     """A rule; one that chooses a verdict by a map is one for each element."""
     asked: list[Match] = []
-    marks = any("mangle" in statement for statement in rule["expr"])
+    statements = rule.get("expr", ())
+    marks = any("mangle" in statement for statement in statements)
     policy = CALICO_POLICY.search(rule["chain"]) is not None
-    for statement in rule["expr"]:
+    for statement in statements:
         if "match" in statement:
             match = statement["match"]
             asked += _matches(match["left"], match["op"], match["right"])
@@ -132,7 +134,6 @@ def _matches(left: Any, operator: str, right: Any) -> Iterator[Match]:
             ranges = [pair for value in values if (pair := _numbers(value, operator)) is not None]
             yield Ports(tuple(ranges), negated) if len(ranges) == len(values) else Unknown()
         case "address":
-            yield OfFamily(family == "ip")
             yield addresses(map(_address, values), negated)
         case "type":
             yield Types(frozenset(str(value).upper() for value in values), negated)
@@ -147,7 +148,9 @@ def _matches(left: Any, operator: str, right: Any) -> Iterator[Match]:
 
 
 def _asked(left: Any) -> tuple[str, str, str]:
-    """What the left side of a match is: its kind, the protocol of a port, the family of an address."""
+    """What the left side of a match is: its kind, the protocol of a port, the family of a protocol's field."""
+    if not isinstance(left, dict) or "tunnel" in left.get("payload", ()):
+        return "", "", ""
     if "payload" in left and "field" not in left["payload"]:
         raw = left["payload"]
         return ("port", "th", "") if (raw["base"], raw["offset"], raw["len"]) == _RAW_PORT else ("", "", "")
@@ -156,7 +159,7 @@ def _asked(left: Any) -> tuple[str, str, str]:
         if field == "dport":
             return "port", protocol, ""
         if field == "daddr" and protocol in ("ip", "ip6"):
-            return "address", "", protocol
+            return "address", "", ""
         return ("protocol", "", protocol) if field in ("protocol", "nexthdr") else ("", "", "")
     if "fib" in left and "daddr" in left["fib"]["flags"]:
         return ("type" if left["fib"]["result"] == "type" else "unknown"), "", ""
@@ -168,10 +171,9 @@ def _asked(left: Any) -> tuple[str, str, str]:
         key = str(left["ct"]["key"])
         if key == "proto-dst":
             return "port", "th", ""
-        return ("address", "", key.split(" ")[0]) if key in ("ip daddr", "ip6 daddr") else ("", "", "")
-    if "concat" in left and any(_asked(part)[0] in _DESTINATION for part in left["concat"]):
-        return "unknown", "", ""
-    return "", "", ""
+        return ("address" if key in ("ip daddr", "ip6 daddr") else ""), "", ""
+    parts = next((left[key] for key in ("concat", *_BITWISE) if key in left), ())
+    return ("unknown" if any(_asked(part)[0] in _DESTINATION for part in parts) else ""), "", ""
 
 
 def _values(right: Any) -> Iterator[Any]:

@@ -66,6 +66,7 @@ LEFT = [
     ("NodeLocal DNSCache", "-d 169.254.20.10/32 -p udp -m udp --dport 53 -j CT --notrack"),
     ("a log", "-p tcp -m tcp --dport 30080 -j LOG --log-prefix seen"),
     ("a mark", "-p tcp -m tcp --dport 30080 -j MARK --set-xmark 0x1/0x1"),
+    ("all but overlapping ports", "-p tcp -m multiport ! --dports 1:65535,22 -j DROP"),
     ("a counter", "-p tcp -m tcp --dport 30080"),
     ("an accept", "-p tcp -m tcp --dport 30080 -j ACCEPT"),
     ("words in a comment", '-s 198.51.100.1/32 -m comment --comment "--dport 30080" -j DROP'),
@@ -116,6 +117,25 @@ def test_ports_that_a_jump_has_narrowed_down_are_no_more() -> None:
         -A LOW -p tcp -m tcp ! --dport 22 -j DROP
     """
     assert found(chains, WEB) == []
+
+
+def test_ports_are_those_that_all_rules_on_the_way_leave() -> None:
+    chains = """
+        -A PREROUTING -p tcp -m tcp --dport 30000:31000 -j LOW
+        -A LOW -p tcp -m tcp --dport {port} -j DROP
+    """
+    assert found(chains.format(port=31500), WEB) == []
+    assert found(chains.format(port=30500), WEB)
+
+
+def test_what_goes_to_a_chain_does_not_come_back() -> None:
+    rules = """
+        -A PREROUTING -p tcp -m tcp --dport 443 {way} OPEN
+        -A PREROUTING -i eth0 -j DROP
+        -A OPEN -s 10.0.0.0/8 -j LOG
+    """
+    assert found(rules.format(way="-g"), WEB) == ["PREROUTING: -i eth0 -j DROP"]
+    assert found(rules.format(way="-j"), WEB) == []
 
 
 def test_chains_that_nothing_leads_to_say_nothing() -> None:

@@ -71,6 +71,38 @@ def test_a_rule_whose_text_is_not_there_is_told_by_its_handle() -> None:
     assert "rule with handle" in rule.rule
 
 
+def alone(*expr: Any) -> list[str]:
+    """What is told of one rule in a base chain."""
+    common = {"family": "inet", "table": "t"}
+    objects = [
+        {"rule": common | {"chain": "c", "handle": 7, "expr": list(expr)}},
+        {"rule": common | {"chain": "c", "handle": 8}},
+    ]
+    base = hooked(common | {"name": "c", "hook": "prerouting", "prio": -300}, objects, "", verdicts)
+    return [each.rule for each in bypassed([base], spans(WEB))]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "told"),
+    [
+        ({"payload": {"base": "th", "offset": 16, "len": 16}}, 30080, True),
+        ({"payload": {"base": "th", "offset": 0, "len": 16}}, 30080, False),
+        ({"payload": {"protocol": "tcp", "field": "sport"}}, 30080, False),
+        ({"payload": {"tunnel": "vxlan", "protocol": "tcp", "field": "dport"}}, 30080, False),
+        ({"&": [{"payload": {"protocol": "ip", "field": "daddr"}}, "255.255.255.0"]}, "192.0.2.0", True),
+        ({"&": [{"meta": {"key": "mark"}}, 255]}, 1, False),
+        ({"socket": {"key": "mark"}}, 1, False),
+        ({"ct": {"key": "state"}}, ["new"], False),
+        ({"fib": {"result": "oif", "flags": ["daddr", "iif"]}}, False, True),
+        ("something", 1, False),
+    ],
+    ids=str,
+)
+def test_what_a_match_may_look_like(left: Any, right: Any, told: bool) -> None:
+    match = {"match": {"op": "==", "left": left, "right": right}}
+    assert alone(match, {"drop": None}) == (["c: rule with handle 7"] if told else [])
+
+
 def test_calicos_policies_in_its_own_table_are_told_of() -> None:
     policy = "mangle-cali-pi-default.allow"
     rules = [
