@@ -4,8 +4,9 @@ kube-proxy writes such things into its log, where the owner of a Service never l
 it has been put right and comes back.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from handover_agent.bypassed import Found
 from handover_agent.events import About, Happening
 from handover_agent.objects import Service
 from handover_agent.pressure import MORE_ROOM, PASSING, PRESSED_AT
@@ -82,6 +83,22 @@ def of_pressed_maps(ratios: Mapping[str, float], node: str) -> list[Happening]:
         )
         for name, ratio in sorted(ratios.items())
         if ratio >= PRESSED_AT and name not in PASSING
+    ]
+
+
+def of_bypassed(found: Sequence[Found], node: str) -> list[Happening]:
+    """Others' rules that this node's programs are ahead of; the first stands for all, as they change together."""
+    if not found:
+        return []
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return [
+        Happening(
+            About("Node", node),
+            "RulesBypassed",
+            "Look",
+            f"packets from outside no longer meet this rule before they have their backend's address: "
+            f"{found[0].place}: {found[0].rule}{more}. The NodeMigration's status.bypassed has them all",
+        )
     ]
 
 

@@ -1,12 +1,21 @@
 """From what the parts observe to the words of the status. One small method per observation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from handover_api.base import Rung
-from handover_api.nodemigration import Fault, KernelFacts, KubeProxyFacts, Parity, ProxyMode, Unserved
+from handover_api.nodemigration import (
+    BypassedRule,
+    Fault,
+    KernelFacts,
+    KubeProxyFacts,
+    Parity,
+    ProxyMode,
+    Unserved,
+)
 
 from handover_agent.apiserver import Client
+from handover_agent.bypassed import Found
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
 from handover_agent.ladder.machine import Standing
 from handover_agent.ladder.ports import HealthPort, RulesSeen
@@ -168,6 +177,12 @@ class Facts:
     def unserved(self, items: list[Unserved]) -> None:
         """What Services ask for that this datapath does not serve."""
         self._report.set(unserved=items)
+
+    def bypassed(self, found: Sequence[Found]) -> None:
+        """Others' rules that our programs are, or would be, ahead of."""
+        self._report.set(
+            bypassed=[BypassedRule(place=each.place[:256], rule=each.rule[:1024]) for each in found]
+        )
 
     def _tell_kube_proxy(self) -> None:
         self._report.set(

@@ -8,7 +8,7 @@ nothing is undone.
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,7 +17,7 @@ from typing import Any
 from handover_api.base import API_VERSION, Rung
 from handover_api.nodemigration import AgentFacts, KernelFacts, NodeMigrationStatus
 
-from handover_agent import complaints, early, sizing
+from handover_agent import bypassed, complaints, early, sizing
 from handover_agent.addresses import local_addresses
 from handover_agent.apierrors import ApiError
 from handover_agent.apiserver import Client
@@ -64,6 +64,7 @@ from handover_agent.watch import Backoff, Feed
 log = logging.getLogger(__name__)
 
 _CHORE_S = 5.0
+_BYPASSED_S = 2.0
 _PRESSURE_S = 60.0
 _KERNEL_S = 10.0
 
@@ -135,6 +136,9 @@ class Agent:
             told=self._rules_seen,
             compared=self._facts.compared,
             recorded=self._facts.recorded,
+        )
+        self._bypassed = bypassed.Looking(
+            self._rules.early, self._model, self._table, told=self._facts.bypassed
         )
         self._cluster = ApiCluster(self._client, node)
         self._prober = Rounds(
@@ -231,6 +235,7 @@ class Agent:
                     "growth": Chore(_CHORE_S, self._growth.look, self._table_pressed),
                     "complaints": Chore(_CHORE_S, self._complain, asyncio.Event()),
                     "events": Chore(_CHORE_S, self._events.write, self._events.news),
+                    "bypassed": Chore(_BYPASSED_S, self._bypassed.look, asyncio.Event()),
                     "kernel": Chore(_KERNEL_S, self._look_at_kernel, asyncio.Event()),
                 },
             ),
@@ -318,8 +323,14 @@ class Agent:
                     *complaints.of_disputes(self._table.disputes),
                     *complaints.of_services(self._model.services.values()),
                     *complaints.of_unwritten(self._table.unwritten, node),
+                    *complaints.of_bypassed(self._ahead_of(), node),
                 ]
             )
+
+    def _ahead_of(self) -> Sequence[bypassed.Found]:
+        """Others' rules that packets come too late to, if our programs are attached."""
+        attached = self._ladder.record.rung.height >= Rung.SERVING.height
+        return self._bypassed.found if attached else ()
 
     def _no_health_check(self, service: str, port: int, error: NotListening) -> None:
         self._events.tell(complaints.of_health_check(service, port, error, self._settings.node_name))

@@ -43,13 +43,14 @@ _HEIGHT = {rung: height for height, rung in enumerate(Rung)}
 
 
 class Feature(StrEnum):
-    """What a Service may ask for that a node may not be able to serve; an owner may acknowledge that."""
+    """What may be lost on a node, and an owner may acknowledge: what Services ask for, and what earlier rules do."""
 
     NODE_PORT = "NodePort"
     LOAD_BALANCER = "LoadBalancer"
     EXTERNAL_IPS = "ExternalIPs"
     SCTP = "SCTP"
     SESSION_AFFINITY = "SessionAffinity"
+    RULES_BEFORE_DNAT = "RulesBeforeDNAT"
 
 
 class ConditionStatus(StrEnum):

@@ -116,6 +116,13 @@ class Unserved(Model):
     message: str = Field(max_length=1024)
 
 
+class BypassedRule(Model):
+    """Somebody else's rule that packets from outside meet before kube-proxy's DNAT, and after our datapath."""
+
+    place: str = Field(max_length=256, description="Which tool's table it is in.")
+    rule: str = Field(max_length=1024, description="Its chain, and the rule as that tool prints it.")
+
+
 class Fault(Model):
     """Why the agent cannot go on towards the wanted rung. It goes on trying; the planner decides."""
 
@@ -142,6 +149,12 @@ class NodeMigrationStatus(Model):
     parity: Parity = Field(default_factory=Parity)
     probes: Probes = Field(default_factory=Probes)
     unserved: list[Unserved] = Field(default_factory=list, max_length=100)
+    bypassed: list[BypassedRule] | None = Field(
+        default=None,
+        max_length=20,
+        description="Rules before kube-proxy's DNAT that decide about NodePorts, load balancers' or external addresses "
+        "by where packets go: our datapath is ahead of them. Absent until the agent has looked.",
+    )
     old_flows: int = Field(
         default=0, description="Connections that still live on kube-proxy's conntrack entries."
     )

@@ -83,7 +83,8 @@ class ProxyMigrationSpec(Model):
     acknowledge: list[Feature] = Field(
         default_factory=list,
         max_length=16,
-        description="What some node cannot serve and the owner goes on without there, knowingly.",
+        description="What is lost on some node and the owner goes on without there, knowingly: what is not served, "
+        "and for RulesBeforeDNAT what the rules in a NodeMigration's status.bypassed decide.",
     )
 
 

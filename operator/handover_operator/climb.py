@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from handover_api.base import Rung
 
-from handover_operator import gates
+from handover_operator import bypassed, gates
 from handover_operator.actions import DrainKubeProxy, Event, PrepareDaemonSet, UndrainKubeProxy
 from handover_operator.gates import Block, Kind
 from handover_operator.orders import Context, Step, move, order, renew
@@ -16,22 +16,26 @@ from handover_operator.reasons import Reason
 from handover_operator.standing import Standing
 
 
-def start_gate(s: Standing) -> Block | None:
+def start_gate(s: Standing, ctx: Context) -> Block | None:
     """What has to be true of a node before anything of it is changed."""
     return gates.first(
-        gate(s)
-        for gate in (
-            gates.node_ready,
-            gates.fresh,
-            gates.agent_ready,
-            gates.api_version,
-            gates.kernel,
-            gates.mode,
-            gates.settled,
-            gates.kube_proxy_serves,
-            gates.no_fault,
+        (
+            gates.node_ready(s),
+            gates.fresh(s),
+            gates.agent_ready(s),
+            gates.api_version(s),
+            gates.kernel(s),
+            gates.mode(s),
+            _rules_before(s, ctx),
+            gates.settled(s),
+            gates.kube_proxy_serves(s),
+            gates.no_fault(s),
         )
     )
+
+
+def _rules_before(s: Standing, ctx: Context) -> Block | None:
+    return bypassed.gate(s, ctx.migration.spec.acknowledge)
 
 
 def climb(s: Standing, ctx: Context) -> Step:
@@ -54,26 +58,26 @@ def climb(s: Standing, ctx: Context) -> Step:
     if block is not None:
         return Step((), (), block)
     if s.wanted is Rung.STANDBY:
-        return _go(s, ctx, start_gate(s), Rung.SHADOW, "its agent reports and the node is ready")
+        return _go(s, ctx, start_gate(s, ctx), Rung.SHADOW, "its agent reports and the node is ready")
     if s.wanted is Rung.SHADOW:
-        return _go(s, ctx, shadow_gate(s), Rung.SERVING, "parity, and a baseline of probes")
+        return _at_shadow(s, ctx)
     return _at_serving(s, ctx) if s.wanted is Rung.SERVING else _at_sole(s, ctx)
 
 
-def shadow_gate(s: Standing) -> Block | None:
+def shadow_gate(s: Standing, ctx: Context) -> Block | None:
     """What has to be true on Shadow before new connections become ours."""
     return gates.first(
-        gate(s)
-        for gate in (
-            gates.datapath_errors,
-            gates.node_ready,
-            gates.agent_ready,
-            gates.api_version,
-            gates.no_fault,
-            gates.snapshot,
-            gates.parity,
-            gates.baseline,
-            gates.kube_proxy_serves,
+        (
+            gates.datapath_errors(s),
+            _rules_before(s, ctx),
+            gates.node_ready(s),
+            gates.agent_ready(s),
+            gates.api_version(s),
+            gates.no_fault(s),
+            gates.snapshot(s),
+            gates.parity(s),
+            gates.baseline(s),
+            gates.kube_proxy_serves(s),
         )
     )
 
@@ -112,6 +116,14 @@ def soak_gate(s: Standing, ctx: Context) -> Block | None:
             gates.soaked(s, ctx.soak_s, ctx.now),
         )
     )
+
+
+def _at_shadow(s: Standing, ctx: Context) -> Step:
+    block = shadow_gate(s, ctx)
+    if block is not None and block.reason is Reason.RULES_BYPASSED:
+        # Nothing has failed, so nobody else is stopped or taken back: it waits where it holds no slot.
+        return move(s, ctx, Rung.STANDBY, f"rules before kube-proxy's DNAT would be bypassed: {block.seen}")
+    return _go(s, ctx, block, Rung.SERVING, "parity, and a baseline of probes")
 
 
 def _at_serving(s: Standing, ctx: Context) -> Step:

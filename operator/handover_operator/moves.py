@@ -116,7 +116,7 @@ def _start_up(survey: Survey, zones: Zones, already: int, result: Moves) -> None
         if s.name not in survey.climbers or s.in_flight or at_top(s, ctx):
             continue
         if s.wanted is Rung.STANDBY:
-            block = start_gate(s) if s.known else beginning(s)
+            block = start_gate(s, ctx) if s.known else beginning(s, ctx)
             if block is None:
                 candidates.append(s)
             else:

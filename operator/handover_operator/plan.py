@@ -122,7 +122,7 @@ def _plan(seen: Survey) -> Plan:
             events.append(Event(Reason.DAEMON_SET_PREPARED, text))
         made = moves(seen)
     if not seen.up:
-        made.blocks += [_no_report(s) for s in seen.all if _unheard(seen, s)]
+        made.blocks += [_no_report(seen, s) for s in seen.all if _unheard(seen, s)]
     actions += made.actions
     events += made.events
     finishing = [] if seen.frozen or problems else _finish(seen)
@@ -207,8 +207,10 @@ def _unheard(seen: Survey, s: Standing) -> bool:
     return seen.traces and seen.ctx.daemonset.exists and s.node.agent is not None and s.node.agent.serves
 
 
-def _no_report(s: Standing) -> Block:
-    return beginning(s) or Block(Kind.WAIT, Reason.AGENT_NOT_READY, s.name, "a report of its agent", "none")
+def _no_report(seen: Survey, s: Standing) -> Block:
+    return beginning(s, seen.ctx) or Block(
+        Kind.WAIT, Reason.AGENT_NOT_READY, s.name, "a report of its agent", "none"
+    )
 
 
 def _all_down(seen: Survey) -> bool:

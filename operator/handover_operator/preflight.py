@@ -102,14 +102,14 @@ def node_problems(ctx: Context, selected: Sequence[Standing]) -> list[Problem]:
         return [Problem(Reason.NODE_NOT_READY, text, False)]
     by_reason: dict[Reason, list[tuple[Standing, Block]]] = {}
     for s in ready:
-        block = beginning(s)
+        block = beginning(s, ctx)
         if block is not None:
             by_reason.setdefault(block.reason, []).append((s, block))
     problems = [_problem(ctx, reason, found) for reason, found in by_reason.items()]
     return sorted(problems, key=lambda problem: not problem.needs_person)
 
 
-def beginning(s: Standing) -> Block | None:
+def beginning(s: Standing, ctx: Context) -> Block | None:
     """Why this node cannot begin, with kube-proxy first: without it nobody serves the node."""
     if s.node.migration is None and not s.node.kube_proxy_serves:
         return Block(
@@ -120,7 +120,7 @@ def beginning(s: Standing) -> Block | None:
             gates.kube_proxy_pods(s),
             "" if s.node.kube_proxy else _NEVER_HAS_ONE,
         )
-    return start_gate(s)
+    return start_gate(s, ctx)
 
 
 _NEVER_HAS_ONE = (

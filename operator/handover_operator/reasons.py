@@ -18,6 +18,7 @@ class Reason(StrEnum):
     MODE_UNSUPPORTED = "ModeUnsupported"
     MODE_UNKNOWN = "ModeUnknown"
     KUBE_PROXY_NOT_READY = "KubeProxyNotReady"
+    RULES_BYPASSED = "RulesBypassed"
     NODE_NOT_READY = "NodeNotReady"
     # a node's gates
     FACTS_STALE = "FactsStale"

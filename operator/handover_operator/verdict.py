@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from handover_api.base import Rung, Target
 from handover_api.proxymigration import Phase, Rollback
 
+from handover_operator import bypassed
 from handover_operator.actions import SetRung
 from handover_operator.descend import grounded
 from handover_operator.gates import Block, Kind
@@ -193,7 +194,8 @@ def _stuck(away: Sequence[Standing], seen: Survey, made: Moves) -> bool:
 def _where(seen: Survey) -> str:
     migrated = sum(s.migrated for s in seen.selected)
     total = len(seen.selected)
-    return f"{migrated} of {_count(total)} {'is' if total == 1 else 'are'} migrated."
+    text = f"{migrated} of {_count(total)} {'is' if total == 1 else 'are'} migrated."
+    return f"{text} {bypassed.told(seen.selected, seen.ctx.migration.spec.acknowledge)}".rstrip()
 
 
 def _now(seen: Survey, made: Moves) -> str:

@@ -1,16 +1,18 @@
 """kube-proxy's rules, their snapshot and the keeper, and the packet path's table, which the same tools write."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from handover_api.nodemigration import ProxyMode
 
-from handover_agent import kubeproxy
+from handover_agent import bypassed, kubeproxy
 from handover_agent.kubeproxy import Snapshot, SnapshotInvalid, forwarding, keeper, nodeports
+from handover_agent.kubeproxy.iptables import Source
 from handover_agent.kubeproxy.nodeports import NodePortPlaces
+from handover_agent.kubeproxy.rulesets import Rules
 from handover_agent.ladder.ports import RulesSeen
 from handover_agent.lately import Before
 from handover_agent.packetpath import handing
@@ -19,6 +21,9 @@ from handover_agent.table import Protocol, Table
 from handover_agent.thread import Thread
 
 log = logging.getLogger(__name__)
+
+
+_Early = Mapping[Source, Mapping[str, Rules]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class KernelRules:
         self._recorded = recorded
         self._thread = Thread("rules")
         self._on_disk = _OnDisk()
+        self._early_rules: _Early | None = None
+        self._early: tuple[_Early, tuple[bypassed.Hooked, ...]] | None = None
 
     @property
     def digest(self) -> str:
@@ -65,9 +72,21 @@ class KernelRules:
         return bool(self.digest) and self._on_disk.mode is not ProxyMode.NONE
 
     async def inspect(self) -> RulesSeen:
-        seen = await self._thread(_inspect)
+        seen, early = await self._thread(_inspect)
+        self._early_rules = self._early_rules if early is None else early
         self._told(seen)
         return seen
+
+    async def early(self) -> tuple[bypassed.Hooked, ...] | None:
+        """Others' rules that come before kube-proxy's DNAT, the same value until the next inspection; None before the
+        first. Not a part of that: what of others' cannot be read must keep no step of the ladder waiting.
+        """
+        rules = self._early_rules
+        if rules is None:
+            return None
+        if self._early is None or self._early[0] is not rules:
+            self._early = (rules, await self._thread(bypassed.read, rules))
+        return self._early[1]
 
     async def parity(self, behind_s: float) -> list[str]:
         theirs = await self._thread(lambda: kubeproxy.frontends_of(kubeproxy.inspect()))
@@ -134,16 +153,21 @@ class KernelRules:
             return _OnDisk()
 
 
-def _inspect() -> RulesSeen:
+def _inspect() -> tuple[RulesSeen, _Early | None]:
     try:
         found = kubeproxy.inspect()
     except kubeproxy.NotSupported as error:
         mode = ProxyMode.IPVS if error.mode == "ipvs" else ProxyMode.NONE
-        return RulesSeen(mode=mode, count=1, unsupported=str(error))
-    return RulesSeen(
+        return RulesSeen(mode=mode, count=1, unsupported=str(error)), None
+    seen = RulesSeen(
         mode=found.mode,
         backends=found.backends,
         count=found.rule_count,
         leftovers=tuple(found.leftovers()),
         node_ports=nodeports.places(found.rulesets, found.nft),
     )
+    tables = {
+        source: {name: rules[name] for name in bypassed.TABLES if name in rules}
+        for source, rules in found.rulesets.items()
+    }
+    return seen, tables

@@ -37,11 +37,28 @@ def listing(table: Table) -> str | None:
 
 def listing_json(table: Table) -> list[dict[str, Any]] | None:
     """A table's objects as nft's JSON has them, or None if it does not exist."""
-    text = _list(("nft", "-j", "list", "table", *table))
-    if text is None:
-        return None
-    objects: list[dict[str, Any]] = json.loads(text)["nftables"]
-    return objects
+    command = ("nft", "-j", "list", "table", *table)
+    return _objects(command) or None
+
+
+def chains_json() -> list[dict[str, Any]]:
+    """All chains, without rules; none on a kernel without nftables. Reads no sets, as `tables` does."""
+    return _objects(("nft", "-j", "list", "chains"))
+
+
+def rules_json(family: str) -> list[dict[str, Any]]:
+    """All rules of a family, without what named sets hold, which is not even read."""
+    return _objects(("nft", "-j", "-t", "list", "ruleset", family))
+
+
+def rules_text(family: str) -> str:
+    """The same as text, with handles and without counters."""
+    return _list(("nft", "-a", "-s", "-t", "list", "ruleset", family)) or ""
+
+
+def map_json(table: Table, name: str) -> list[dict[str, Any]]:
+    """A named map with its elements."""
+    return _objects(("nft", "-j", "list", "map", *table, name))
 
 
 def apply(text: str) -> None:
@@ -68,6 +85,12 @@ def static(text: str) -> str:
         return _ELEMENTS.sub("", body) if "flags" in body and "dynamic" in body else body
 
     return _EXPIRES.sub("", _SET.sub(fixed, text))
+
+
+def _objects(command: tuple[str, ...]) -> list[dict[str, Any]]:
+    text = _list(command)
+    objects: list[dict[str, Any]] = json.loads(text)["nftables"] if text else []
+    return objects
 
 
 def _list(command: tuple[str, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,9 +11,11 @@ import pytest
 import yaml
 from handover_agent import features, orders, runtime
 from handover_agent.bpfsys import BpfError
+from handover_agent.bypassed import Found
 from handover_agent.features import Features
 from handover_agent.settings import Settings
 from handover_agent.watch import Kind
+from handover_api.base import Rung
 from handover_api.nodemigration import KubeProxySelector, NodeMigrationStatus
 from tests.fakes.objects import service
 
@@ -149,3 +152,19 @@ def test_a_kernel_too_old_for_our_programs_has_been_tried(monkeypatch: pytest.Mo
     refused(errno.EPERM)
     with pytest.raises(BpfError, match="CAP_BPF"):
         features.probe()
+
+
+async def test_rules_that_come_too_late_are_complained_of_once_our_programs_are_attached(
+    agent: runtime.Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent._bypassed, "found", [Found("iptables-nft ipv4 raw", "PREROUTING: -j DROP")])
+    told: list[list[str]] = []
+    monkeypatch.setattr(
+        agent._complaints, "now", lambda happenings: told.append([each.reason for each in happenings])
+    )
+    agent._model.services_sink.replace([])
+    agent._model.slices_sink.replace([])
+    for rung in (Rung.SHADOW, Rung.SERVING):
+        agent._ladder.remember(replace(agent._ladder.record, rung=rung))
+        await agent._complain()
+    assert told == [[], ["RulesBypassed"]]

@@ -1,8 +1,10 @@
 """Whoever asks for what nobody can serve hears of it: once, in words that say where."""
 
 import pytest
+from handover_agent.bypassed import Found
 from handover_agent.complaints import (
     Complaints,
+    of_bypassed,
     of_disputes,
     of_full_maps,
     of_pressed_maps,
@@ -113,3 +115,13 @@ def test_ever_so_many_are_bounded() -> None:
     ]
     complaints.now(many)
     assert len(told) == 200
+
+
+def test_rules_that_packets_come_too_late_to_are_told_of_the_node_by_the_first() -> None:
+    assert of_bypassed([], "n1") == []
+    rules = [
+        Found("iptables-nft ipv4 raw", f"PREROUTING: -p tcp --dport {n} -j DROP") for n in (30080, 30081)
+    ]
+    (told,) = of_bypassed(rules, "n1")
+    assert (told.about, told.reason) == (About("Node", "n1"), "RulesBypassed")
+    assert "iptables-nft ipv4 raw: PREROUTING: -p tcp --dport 30080 -j DROP (and 1 more)" in told.message

@@ -2,13 +2,17 @@
 changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from handover_api.base import Condition, ConditionStatus, Rung
+from handover_api.nodemigration import NodeMigrationStatus
+from handover_api.proxymigration import Phase
 
 from e2e.kube import KubeError
+from e2e.lab import Node
 from e2e.migration import AGENT, NAMESPACE, Migration, wish
 from e2e.trial import until
 
@@ -107,3 +111,57 @@ def test_an_agent_that_never_becomes_ready_is_named_with_its_node(migration: Mig
     finally:
         select(None)
         migration.trial.lab.rollout(f"daemonset/{daemonset}", NAMESPACE)
+
+
+@contextmanager
+def firewall_before_dnat(node: Node) -> Iterator[None]:
+    """A rule in `raw` for a port of the range of NodePorts that no Service has."""
+    rule = ["PREROUTING", "-p", "tcp", "-m", "tcp", "--dport", "32767", "-j", "DROP"]
+    assert "table ip raw" not in node.exec(["nft", "list", "tables"]).stdout
+    node.exec(["iptables-nft", "-t", "raw", "-A", *rule])
+    try:
+        yield
+    finally:
+        node.exec(["nft", "delete", "table", "ip", "raw"])  # iptables would leave it, empty
+
+
+def bypassed(migration: Migration, node: str) -> list[str]:
+    """The rules that a node's agent tells of."""
+    item = migration.kube.get("NodeMigration", node)
+    found = NodeMigrationStatus.model_validate(item.get("status", {})).bypassed
+    assert found is not None
+    return [each.rule for each in found]
+
+
+def test_a_firewall_before_dnat_keeps_a_migration_from_beginning_until_it_is_gone(
+    migration: Migration,
+) -> None:
+    with firewall_before_dnat(migration.trial.lab.node("n2")):
+        migration.ask("eBPF")
+        condition = stalled(migration, "RulesBypassed")
+        for word in ("node n2", "iptables-nft ipv4 raw", "--dport 32767 -j DROP", "RulesBeforeDNAT"):
+            assert word in condition.message
+        assert bypassed(migration, "n2") == ["PREROUTING: -p tcp -m tcp --dport 32767 -j DROP"]
+        assert bypassed(migration, "n1") == []
+        nothing_has_begun(migration)
+    migration.wait_for("it begins", lambda s: any(each.wanted is Rung.SHADOW for each in s.values()))
+
+
+def test_a_firewall_before_dnat_that_is_acknowledged_is_bypassed_and_told_of(migration: Migration) -> None:
+    only = {"kubernetes.io/hostname": "n2"}
+    with firewall_before_dnat(migration.trial.lab.node("n2")):
+        migration.ask("eBPF", nodeSelector=only)
+        stalled(migration, "RulesBypassed")
+        nothing_has_begun(migration)
+        migration.change(acknowledge=["RulesBeforeDNAT"])
+        status = migration.wait_for_phase(Phase.MIGRATED)
+        assert "bypassed" not in status.message
+
+        # Who takes it back does not take the node back; it is told of.
+        migration.change(acknowledge=[])
+        status = migration.wait_for_phase(Phase.MIGRATED)
+        assert "Rules before kube-proxy's DNAT are bypassed on n2" in status.message
+        standing = migration.standing("n2")
+        assert standing is not None
+        assert standing.rung is standing.wanted is Rung.SOLE
+        assert bypassed(migration, "n2")

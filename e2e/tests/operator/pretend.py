@@ -111,6 +111,7 @@ class PretendedAgents:
                 "parity": {"checkedAt": _now(), "inSync": True, "frontends": 1, "backends": 1},
                 "probes": {name: result for name, result in probes.items() if result},
                 "snapshot": node.snapshot,
+                "bypassed": [],
             },
         }
 

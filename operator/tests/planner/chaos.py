@@ -10,7 +10,7 @@ from handover_api.base import Feature, Target
 from handover_api.proxymigration import Phase, ProxyMigrationSpec, Rollback
 
 from .invariants import InvariantError, check, check_clean, check_world
-from .sim import OUTSIDE, Machine, Trace, World
+from .sim import FIREWALL, OUTSIDE, Machine, Trace, World
 
 SOAKS = ("0s", "5s", "40s")
 LIMITS: tuple[int | str, ...] = (1, 2, 3, "1%", "34%", "50%", "100%")
@@ -130,6 +130,10 @@ def _errors(_: World, m: Machine) -> None:
     m.errors = 0 if m.errors else 3
 
 
+def _firewall(_: World, m: Machine) -> None:
+    m.bypassed = () if m.bypassed else FIREWALL
+
+
 def _restart_kube_proxy(_: World, m: Machine) -> None:
     if m.pod == "running":
         m.pod = "none"
@@ -184,6 +188,7 @@ _WEIGHTED: tuple[tuple[str, int, Event], ...] = (
     ("add", 1, _add),
     ("revert", 1, _revert),
     ("ask_outside", 1, _ask_outside),
+    ("firewall", 1, _on(_firewall)),
 )
 _EVENTS = tuple(event for _, weight, event in _WEIGHTED for _ in range(weight))
 KINDS = len(_EVENTS)

@@ -45,6 +45,7 @@ def status(rung: Rung = Rung.STANDBY, **changes: object) -> NodeMigrationStatus:
             latest=ProbeResult(at=ago(1), path="ebpf" if attached else "kube-proxy", attempts=50, failures=1),
         ),
         snapshot="sha" if rung is not Rung.STANDBY else "",
+        bypassed=[],
     ).model_copy(update=changes)
 
 

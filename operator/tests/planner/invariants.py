@@ -7,7 +7,7 @@ what a broken one reports, so that a test can ask for a particular one.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from handover_api.base import Rung, Target
+from handover_api.base import Feature, Rung, Target
 from handover_api.duration import seconds
 from handover_api.nodemigration import NodeMigrationSpec, NodeMigrationStatus
 from handover_api.proxymigration import Phase
@@ -106,6 +106,8 @@ def _order(trace: Trace, node: NodeFacts, action: do.SetRung) -> Iterator[tuple[
             yield "6 memory", f"{name}: a node goes up that has failed, or while all go down"
         if not _reverted_ok(trace):
             yield "reverted", f"{name}: while the DaemonSet was reverted"
+    if action.rung in (Rung.SHADOW, Rung.SERVING) and before < after and _ahead(trace, node):
+        yield "ahead", f"{name}: ahead of rules that somebody counts on"
     if action.rung is Rung.SERVING and before < after and not status.snapshot:
         yield "3 snapshot", f"{name}: no snapshot"
     if (
@@ -324,6 +326,12 @@ def _reverted_ok(trace: Trace) -> bool:
     return daemonset.exists and (
         daemonset.in_force or not (daemonset.prepared or any(n.drained for n in trace.nodes))
     )
+
+
+def _ahead(trace: Trace, node: NodeFacts) -> bool:
+    """Nobody has looked for rules before kube-proxy's DNAT, or there are some that nobody gives up."""
+    acknowledged = Feature.RULES_BEFORE_DNAT in trace.migration.spec.acknowledge
+    return _status(node).bypassed != [] and not acknowledged
 
 
 def _unserved(trace: Trace) -> bool:

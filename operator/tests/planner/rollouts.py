@@ -9,7 +9,7 @@ from handover_operator.facts import OwnerFacts, OwnerKind
 from handover_operator.reasons import Reason
 
 from .rollout import Happening, Rollout
-from .sim import OUTSIDE, Machine, World
+from .sim import FIREWALL, OUTSIDE, Machine, World
 
 MIGRATED = (Phase.MIGRATED, Reason.MIGRATED)
 REVERSED = (Phase.REVERSED, Reason.REVERSED)
@@ -77,6 +77,16 @@ def spoil(world: World) -> None:
     node(world, "n01").missing_hooks = ("cgroup/getpeername4",)
     node(world, "n02").mode = ProxyMode.IPVS
     world.owners = (OwnerFacts(OwnerKind.ARGO_CD, "Application kube", "a label"),)
+
+
+def firewalled(*names: str) -> Callable[[World], None]:
+    """These nodes get a rule before kube-proxy's DNAT."""
+
+    def write(world: World) -> None:
+        for name in names:
+            node(world, name).bypassed = FIREWALL
+
+    return write
 
 
 ROLLOUTS = [
@@ -186,6 +196,39 @@ ROLLOUTS = [
         ends=MIGRATED,
         prepare=lambda w: setattr(w, "unserved", OUTSIDE),
         begins="Service shop/web has a NodePort",
+    ),
+    Rollout(
+        "a firewall before DNAT on one node, then removed",
+        3,
+        wish(),
+        [
+            Happening(
+                "n02's rule is removed",
+                phase(Phase.STALLED),
+                lambda w: setattr(node(w, "n02"), "bypassed", ()),
+            )
+        ],
+        ends=MIGRATED,
+        prepare=firewalled("n02"),
+        begins="n02 has a rule before kube-proxy's DNAT that drops NodePorts",
+    ),
+    Rollout(
+        "firewalls before DNAT in mid-way, on nodes before and after the cutover, then acknowledged",
+        3,
+        wish(),
+        [
+            Happening(
+                "n01 and n02 get a rule before kube-proxy's DNAT",
+                lambda w, _: bool((nm := node(w, "n02").migration) and nm.spec.rung is Rung.SHADOW),
+                firewalled("n01", "n02"),
+            ),
+            Happening(
+                "spec.acknowledge: [RulesBeforeDNAT]",
+                lambda w, said: said is Phase.STALLED and node(w, "n03").rung is Rung.SOLE,
+                lambda w: w.change(acknowledge=[Feature.RULES_BEFORE_DNAT]),
+            ),
+        ],
+        ends=MIGRATED,
     ),
     Rollout(
         "DaemonSet reverted by somebody else, then the spec is changed",

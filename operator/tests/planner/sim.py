@@ -12,6 +12,7 @@ from functools import cache
 from handover_api.base import API_VERSION, Feature, Rung
 from handover_api.nodemigration import (
     AgentFacts,
+    BypassedRule,
     Fault,
     KernelFacts,
     KubeProxyFacts,
@@ -42,6 +43,12 @@ _LADDER = tuple(Rung)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = ProbeResult(at=EPOCH, path="kube-proxy", attempts=50)
 BAD = (ProbeFailure(service="shop/cart", address="10.96.7.7:80", error="connection refused"),)
+FIREWALL = (
+    BypassedRule(
+        place="iptables-nft ipv4 raw",
+        rule="PREROUTING: ! -s 10.0.0.0/8 -p tcp -m tcp --dport 30000:32767 -j DROP",
+    ),
+)
 OUTSIDE = (Unserved(feature=Feature.NODE_PORT, service="shop/web", message="NodePort 30080 from outside"),)
 
 
@@ -95,6 +102,7 @@ class Machine:
     missing_hooks: tuple[str, ...] = ()
     mode: ProxyMode = ProxyMode.IPTABLES
     api_version: str = API_VERSION
+    bypassed: tuple[BypassedRule, ...] = ()
     baseline: ProbeResult | None = None
     rebooted: bool = False  # nobody serves until kube-proxy or the agent is back: not the planner's doing
     migration: Stored | None = None
@@ -299,6 +307,7 @@ class World:
                 ),
             ),
             unserved=list(self.unserved),
+            bypassed=list(m.bypassed),
             datapath_errors=m.errors,
             snapshot="abc" if m.rung is not Rung.STANDBY and not m.disk_full else "",
             fault=Fault(reason="Stuck", message="the loader fails", since=m.rung_since) if m.stuck else None,
@@ -336,7 +345,7 @@ class World:
         for m in self.machines:
             m.ready = m.agent = m.in_sync = True
             m.stuck = m.mis_serves = m.static_pod = m.disk_full = False
-            m.errors = 0
+            m.errors, m.bypassed = 0, ()
 
     def react(self, machines: list[Machine] | None = None) -> bool:
         """Everything but the operator takes one step, in the given order. True if anything moved."""

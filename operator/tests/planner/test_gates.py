@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from handover_api.base import Rung
+from handover_api.base import Feature, Rung
 from handover_api.nodemigration import (
     AgentFacts,
     Fault,
@@ -16,7 +16,7 @@ from handover_api.nodemigration import (
     Probes,
     ProxyMode,
 )
-from handover_operator import gates
+from handover_operator import bypassed, gates
 from handover_operator.climb import serving_gate, shadow_gate, soak_gate, start_gate
 from handover_operator.facts import DaemonSetFacts, PodFacts
 from handover_operator.gates import Block, Kind
@@ -25,6 +25,7 @@ from handover_operator.reasons import Reason
 from handover_operator.standing import LOST_AFTER_S, STALE_AFTER_S, Standing, stand
 
 from .healthy import NOW, ago, migration, node, standing, status
+from .sim import FIREWALL
 
 pytestmark = pytest.mark.unit
 
@@ -47,8 +48,8 @@ def probed(failures: int, *, path: str = "ebpf", at_s: float = 1, baseline: int 
 @pytest.mark.parametrize(
     ("rung", "gate"),
     [
-        (Rung.STANDBY, start_gate),
-        (Rung.SHADOW, shadow_gate),
+        (Rung.STANDBY, lambda s: start_gate(s, CTX)),
+        (Rung.SHADOW, lambda s: shadow_gate(s, CTX)),
         (Rung.SERVING, lambda s: serving_gate(s, CTX)),
         (Rung.SOLE, lambda s: soak_gate(s, CTX)),
     ],
@@ -58,6 +59,30 @@ def test_a_healthy_node_passes(rung: Rung, gate: Callable[[Standing], Block | No
 
 
 CASES: list[tuple[str, Callable[[Standing], Block | None], Standing, Kind, Reason, str]] = [
+    (
+        "an agent that has not looked for rules before DNAT",
+        lambda s: bypassed.gate(s, ()),
+        standing(says=status(bypassed=None)),
+        Kind.WAIT,
+        Reason.AGENT_NOT_READY,
+        "it has not yet",
+    ),
+    (
+        "a firewall before DNAT",
+        lambda s: bypassed.gate(s, (Feature.NODE_PORT,)),
+        standing(says=status(bypassed=list(FIREWALL))),
+        Kind.REFUSE,
+        Reason.RULES_BYPASSED,
+        "iptables-nft ipv4 raw, PREROUTING: ! -s 10.0.0.0/8 -p tcp -m tcp --dport 30000:32767 -j DROP",
+    ),
+    (
+        "more rules than are told",
+        lambda s: bypassed.gate(s, ()),
+        standing(says=status(bypassed=list(FIREWALL) * 5)),
+        Kind.REFUSE,
+        Reason.RULES_BYPASSED,
+        "and 2 more",
+    ),
     (
         "a node without a NodeMigration",
         gates.fresh,
@@ -340,3 +365,10 @@ def test_a_fault_during_the_soak_is_waited_for_a_minute_and_has_then_failed() ->
 def test_a_message_of_stale_facts_does_not_change_every_second() -> None:
     facts = node(says=status(heartbeat=ago(50)))
     assert gates.fresh(stand(facts, NOW)) == gates.fresh(stand(facts, NOW + timedelta(seconds=7)))
+
+
+def test_rules_before_dnat_are_no_matter_once_acknowledged() -> None:
+    for found in (None, list(FIREWALL)):
+        s = standing(says=status(bypassed=found))
+        assert bypassed.gate(s, ()) is not None
+        assert bypassed.gate(s, (Feature.RULES_BEFORE_DNAT,)) is None

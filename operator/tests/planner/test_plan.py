@@ -22,6 +22,7 @@ from handover_operator.plan import Plan, plan
 from handover_operator.reasons import Reason
 
 from .healthy import NOW, ago, migration, node, status
+from .sim import FIREWALL
 
 pytestmark = pytest.mark.unit
 
@@ -435,3 +436,40 @@ def test_what_is_not_served_names_the_nodes_and_how_old_that_is() -> None:
     text = plan(migration(), nodes, UNTOUCHED, NOW).verdict.message
     assert "NodePort, which is served not on n2, n3 (as it said at" in text
     assert "or leave these nodes out with spec.nodeSelector" in text
+
+
+def test_a_firewall_before_dnat_keeps_a_migration_from_beginning_and_says_what_to_do() -> None:
+    nodes = [node("n1"), node("n2", says=status(bypassed=list(FIREWALL)))]
+    made = plan(migration(), nodes, UNTOUCHED, NOW)
+    assert rungs(made) == {}
+    assert stalled(made) == (Phase.STALLED, Reason.RULES_BYPASSED, True)
+    for text in ("node n2", "--dport 30000:32767", "FORWARD", "RulesBeforeDNAT", "spec.nodeSelector"):
+        assert text in made.verdict.message
+    made = plan(migration(acknowledge=["RulesBeforeDNAT"]), nodes, UNTOUCHED, NOW)
+    assert rungs(made) == {"n1": Rung.SHADOW}
+
+
+def test_a_firewall_that_comes_before_the_cutover_takes_its_node_back_and_nobody_else() -> None:
+    ruled = status(Rung.SHADOW, bypassed=list(FIREWALL))
+    nodes = [node("n1", Rung.SOLE, soaked=True), node("n2", Rung.SHADOW, says=ruled)]
+    made = plan(migration(rollback="All"), nodes, PREPARED, NOW)
+    assert rungs(made) == {"n2": Rung.STANDBY}
+    assert made.failures == ()
+
+
+@pytest.mark.parametrize("rung", [Rung.SERVING, Rung.SOLE])
+def test_a_firewall_that_comes_after_the_cutover_is_told_of_and_takes_nobody_back(rung: Rung) -> None:
+    ruled = node("n1", rung, says=status(rung, bypassed=list(FIREWALL)), soaked=True)
+    made = plan(migration(), [ruled], PREPARED, NOW)
+    assert all(order.height >= rung.height for order in rungs(made).values())
+    assert made.failures == ()
+    assert "Rules before kube-proxy's DNAT are bypassed on n1" in made.verdict.message
+    made = plan(migration(acknowledge=["RulesBeforeDNAT"]), [ruled], PREPARED, NOW)
+    assert "bypassed" not in made.verdict.message
+
+
+def test_nobody_cuts_over_before_the_agent_has_looked_for_rules_before_dnat() -> None:
+    unseen = node("n1", Rung.SHADOW, says=status(Rung.SHADOW, bypassed=None))
+    made = plan(migration(), [unseen], PREPARED, NOW)
+    assert rungs(made) == {}
+    assert "its agent to have looked for rules before kube-proxy's DNAT" in made.verdict.message

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+import handover_operator.bypassed
 import handover_operator.climb
 import handover_operator.descend
 import handover_operator.moves
@@ -122,7 +123,7 @@ def jumps(patch: pytest.MonkeyPatch) -> None:
 def rushes(patch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the agent to say that a rung is reached, nor for what is only there once it is."""
     patch.setattr(gates, "settled", lambda _: None)
-    patch.setattr(handover_operator.climb, "shadow_gate", lambda _: None)
+    patch.setattr(handover_operator.climb, "shadow_gate", lambda *_: None)
 
 
 def drains_early(patch: pytest.MonkeyPatch) -> None:
@@ -171,6 +172,7 @@ MUTATIONS: list[tuple[str, str, Mutate]] = [
     ("8 status", "ready is said too early", always_ready),
     ("gates", "probes do not count", drains_early),
     ("hold", "what is unserved does not hold", answers(handover_operator.survey, "_hold", None)),
+    ("ahead", "rules before DNAT do not count", answers(handover_operator.bypassed, "gate", None)),
     ("paused", "a pause stops nobody", never_frozen),
     ("reverted", "a reverted DaemonSet stops nobody", answers(handover_operator.survey, "_line_stop", None)),
     ("liveness", "a soak never passes", never_soaked),

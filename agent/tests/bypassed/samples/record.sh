@@ -1,0 +1,10 @@
+#!/bin/sh
+# Run as root in this folder; a network namespace of its own keeps the machine's rules out of it.
+set -eu
+# shellcheck disable=SC2016
+unshare -n sh -euc '
+    nft -f before.nft
+    nft -j list chains > chains.json
+    nft -j -t list ruleset inet > before.json
+    nft -a -s -t list ruleset inet > before.txt
+    nft -j list map inet fw verdicts > verdicts.json'
