@@ -5,8 +5,8 @@ With kube-proxy, a packet from outside to a NodePort, a load balancer's or an ex
 NodePorts there, as later nobody knows them any more. Our programs translate at the device, before all of these. So such
 rules are looked for, and told of, before a node leaves kube-proxy.
 
-`destinations`: what is reached from outside, and what a rule may match of it. `iptables`, `nft`: rules as the walk sees
-them. `walk`: which of them decide about such packets by where these go. `reading`, `looking`: the edges.
+`destinations`: what is reached from outside, and what a rule may match of it. `iptables`, `nft` and `nftchains`: rules as
+the walk sees them. `walk`: which of them decide about such packets by where these go. `reading`, `looking`: the edges.
 """
 
 from handover_agent.bypassed.destinations import outside

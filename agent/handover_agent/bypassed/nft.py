@@ -19,14 +19,13 @@ from handover_agent.bypassed.destinations import (
     protocols,
 )
 from handover_agent.bypassed.iptables import CALICO_POLICY
+from handover_agent.bypassed.nftchains import Base
 from handover_agent.bypassed.walk import Does, Hooked, Step
 
 Object = Mapping[str, Any]
 Maps = Callable[[str], Sequence[Any]]
 """The elements of a named map of verdicts."""
 
-DNAT = -100
-"""The priority of kube-proxy's chains, in all modes: what is lower comes before."""
 _FAMILIES = {"ip": frozenset({True}), "ip6": frozenset({False})}
 _BOTH = frozenset({True, False})
 _SENSES = {"==": False, "in": False, "!=": True}
@@ -38,35 +37,21 @@ _HANDLE = re.compile(r"^\t\t(.*) # handle (\d+)$", re.MULTILINE)
 _HARMLESS = frozenset({"", "return"})
 
 
-def early(chains: Iterable[Object]) -> list[Object]:
-    """The base chains among these that come before kube-proxy's DNAT, on devices that something comes in by."""
-    return [
-        chain
-        for chain in chains
-        if chain["family"] in ("ip", "ip6", "inet", "netdev")
-        and (
-            (chain.get("hook") == "prerouting" and chain.get("prio", 0) < DNAT)
-            or (chain.get("hook") == "ingress" and chain.get("dev") != "lo")
-        )
-    ]
-
-
-def hooked(base: Object, objects: Iterable[Object], listing: str, maps: Maps) -> Hooked:
+def hooked(base: Base, objects: Iterable[Object], listing: str, maps: Maps) -> Hooked:
     """One base chain with the chains of its table. `listing`: the text of its family's tables, with handles."""
-    family, table = str(base["family"]), str(base["table"])
-    texts = _texts(listing, family, table)
+    texts = _texts(listing, base.family, base.table)
     chains: dict[str, list[Step]] = {}
     for each in objects:
         rule = each.get("rule")
-        if rule is not None and (rule["family"], rule["table"]) == (family, table):
+        if rule is not None and (rule["family"], rule["table"]) == (base.family, base.table):
             text = texts.get(rule["handle"], f"rule with handle {rule['handle']}")
             chains.setdefault(rule["chain"], []).extend(_steps(rule, text, maps))
     return Hooked(
-        f"nft {family} {table}",
-        str(base["name"]),
+        f"nft {base.family} {base.table}",
+        base.name,
         {name: tuple(steps) for name, steps in chains.items()},
-        _FAMILIES.get(family, _BOTH),
-        drops=base.get("policy") == "drop",
+        _FAMILIES.get(base.family, _BOTH),
+        drops=base.drops,
     )
 
 

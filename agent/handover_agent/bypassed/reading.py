@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from handover_agent.bypassed import iptables, nft
+from handover_agent.bypassed import iptables, nft, nftchains
 from handover_agent.bypassed.walk import Hooked
 from handover_agent.kubeproxy import keeper, nftables
 from handover_agent.kubeproxy.iptables import Family, Source, Variant
@@ -29,16 +29,16 @@ def read(rulesets: Mapping[Source, Mapping[str, Rules]]) -> tuple[Hooked, ...]:
         if source.variant is Variant.NFT
         for name in tables
     }
-    chains = [each["chain"] for each in nftables.chains_json() if "chain" in each]
     theirs = [
-        chain for chain in nft.early(chains) if (chain["family"], chain["table"]) not in _NOT_THEIRS | shown
+        base
+        for base in nftchains.early(nftables.chains_text())
+        if (base.family, base.table) not in _NOT_THEIRS | shown
     ]
-    for family in sorted({str(chain["family"]) for chain in theirs}):
+    for family in sorted({base.family for base in theirs}):
         objects, text = nftables.rules_json(family), nftables.rules_text(family)
-        for chain in theirs:
-            if chain["family"] == family:
-                verdicts = partial(_map, (family, str(chain["table"])))
-                found.append(nft.hooked(chain, objects, text, verdicts))
+        for base in theirs:
+            if base.family == family:
+                found.append(nft.hooked(base, objects, text, partial(_map, (family, base.table))))
     return tuple(found)
 
 

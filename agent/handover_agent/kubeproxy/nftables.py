@@ -41,9 +41,9 @@ def listing_json(table: Table) -> list[dict[str, Any]] | None:
     return _objects(command) or None
 
 
-def chains_json() -> list[dict[str, Any]]:
-    """All chains, without rules; none on a kernel without nftables. Reads no sets, as `tables` does."""
-    return _objects(("nft", "-j", "list", "chains"))
+def chains_text() -> str:
+    """All chains, without rules, with priorities as numbers. Reads no sets, as `tables` does."""
+    return _list(("nft", "-y", "list", "chains")) or ""
 
 
 def rules_json(family: str) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from handover_agent.bypassed import bypassed
-from handover_agent.bypassed.nft import early, hooked
+from handover_agent.bypassed.nft import hooked
+from handover_agent.bypassed.nftchains import Base, early
 
 from .setting import INTERNAL, KEEPS_CLIENT, SAMPLES, WEB, spans
 
@@ -25,8 +26,7 @@ def verdicts(name: str) -> list[Any]:
     return list(elements)
 
 
-CHAINS = [each["chain"] for each in sample("chains.json") if "chain" in each]
-EARLY = {str(chain["name"]): chain for chain in early(CHAINS)}
+EARLY = {base.name: base for base in early((SAMPLES / "chains.txt").read_text())}
 TEXT = (SAMPLES / "before.txt").read_text()
 
 
@@ -50,10 +50,29 @@ def test_other_rules_are_not(name: str) -> None:
 def test_a_chain_is_early_if_it_comes_before_kube_proxys() -> None:
     assert len(EARLY) == 18
     assert not {"late", "input", "others"} & EARLY.keys()
-    at_device = {"family": "netdev", "table": "t", "name": "in", "hook": "ingress", "dev": "eth0", "prio": 0}
-    assert early([at_device]) == [at_device]
-    assert early([at_device | {"dev": "lo"}]) == []
-    assert early([at_device | {"family": "bridge", "hook": "prerouting", "prio": -300}]) == []
+    assert [name for name, base in EARLY.items() if base.drops] == ["told_exception"]
+
+
+@pytest.mark.parametrize(
+    ("family", "hook", "expected"),
+    [
+        ("netdev", 'ingress device "eth0" priority 0; policy accept;', True),
+        ("netdev", 'ingress devices = { "lo", "eth0" } priority 0; policy accept;', True),
+        ("netdev", "ingress devices = { eth0, eth1 } priority -500; policy accept;", True),
+        ("netdev", "ingress priority 0; policy accept;", True),
+        ("inet", 'ingress device "eth0" priority 0; policy accept;', True),
+        ("netdev", 'ingress device "lo" priority 0; policy accept;', False),
+        ("netdev", 'egress device "eth0" priority 0; policy accept;', False),
+        ("ip", "prerouting priority -101; policy accept;", True),
+        ("ip", "prerouting priority -100; policy accept;", False),
+        ("ip6", "prerouting priority 0; policy accept;", False),
+        ("bridge", "prerouting priority -300; policy accept;", False),
+        ("arp", "input priority -300; policy accept;", False),
+    ],
+)
+def test_hooks_that_packets_from_outside_meet_before(family: str, hook: str, expected: bool) -> None:
+    text = f'table {family} t {{\n\tchain c {{\n\t\tcomment "it"\n\t\ttype filter hook {hook}\n\t}}\n}}\n'
+    assert list(early(text)) == ([Base(family, "t", "c")] if expected else [])
 
 
 def test_a_rule_is_told_as_nft_prints_it_without_what_changes_by_itself() -> None:
@@ -78,7 +97,7 @@ def alone(*expr: Any) -> list[str]:
         {"rule": common | {"chain": "c", "handle": 7, "expr": list(expr)}},
         {"rule": common | {"chain": "c", "handle": 8}},
     ]
-    base = hooked(common | {"name": "c", "hook": "prerouting", "prio": -300}, objects, "", verdicts)
+    base = hooked(Base("inet", "t", "c"), objects, "", verdicts)
     return [each.rule for each in bypassed([base], spans(WEB))]
 
 
@@ -115,6 +134,6 @@ def test_calicos_policies_in_its_own_table_are_told_of() -> None:
         {"rule": common | {"chain": chain, "handle": handle, "expr": expr}}
         for handle, (chain, expr) in enumerate(rules)
     ]
-    base = common | {"name": "mangle-PREROUTING", "hook": "prerouting", "prio": -150, "policy": "accept"}
-    (rule,) = bypassed([hooked(base, objects, "", verdicts)], spans(WEB))
+    base = hooked(Base("ip", "calico", "mangle-PREROUTING"), objects, "", verdicts)
+    (rule,) = bypassed([base], spans(WEB))
     assert rule.rule == f"{policy}: rule with handle 1"

@@ -79,8 +79,10 @@ def test_a_firewall_of_nft_is_found_and_told_without_its_counter(node: Namespace
 
 
 def test_a_firewall_of_nft_at_a_device_is_found(node: Namespace, uplink: Namespace) -> None:
-    chain = 'type filter hook ingress device "eth0" priority 0; tcp dport 30080 drop;'
-    run("nft", "-f", "-", given=f"table netdev early {{ chain eth {{ {chain} }}; }}")
+    chain = "type filter hook ingress device {} priority 0; tcp dport 30080 drop;"
+    run("nft", "-f", "-", given=f"table netdev early {{ chain in {{ {chain.format('lo')} }}; }}")
+    assert found() == []
+    run("nft", "-f", "-", given=f"table netdev early {{ chain eth {{ {chain.format('eth0')} }}; }}")
     assert found() == ["nft netdev early, eth: tcp dport 30080 drop"]
 
 

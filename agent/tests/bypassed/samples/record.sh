@@ -4,7 +4,7 @@ set -eu
 # shellcheck disable=SC2016
 unshare -n sh -euc '
     nft -f before.nft
-    nft -j list chains > chains.json
+    nft -y list chains > chains.txt
     nft -j -t list ruleset inet > before.json
     nft -a -s -t list ruleset inet > before.txt
     nft -j list map inet fw verdicts > verdicts.json'
