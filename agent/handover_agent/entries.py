@@ -24,6 +24,7 @@ _COOKIE = struct.Struct("=II8x")
 _FLOW_KEY = struct.Struct("=16s16s2s2sBB2x")
 _FLOW = struct.Struct("=20sIQII2sBBBBBB")
 _SEEN_AT, _FLAGS_AT = 24, 42  # in struct flow
+_STREAM = 2  # enum answered
 
 
 class Direction(IntEnum):
@@ -96,6 +97,8 @@ class Flow:
     confused: bool
     lives_s: int = 0
     """LEFT: how long conntrack remembers it after a datagram, in seconds."""
+    stream: bool = False
+    """Of datagrams: it went on after its first second, and lives as long without one as a connection does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,8 @@ def unpack_note(key: bytes, value: bytes) -> Note:
 def unpack_flow(key: bytes, value: bytes) -> Flow:
     """struct flow_key and struct flow."""
     source, destination, source_port, destination_port, protocol, direction = _FLOW_KEY.unpack(key)
-    other, service_id, last_seen_ns, proof, _, client_port, flags, *seen = _FLOW.unpack(value)
+    other, service_id, last_seen_ns, proof, _, client_port, flags, answered, *seen = _FLOW.unpack(value)
+    client_finished, backend_finished, reset, confused = map(bool, seen)
     return Flow(
         Direction(direction),
         protocol,
@@ -158,8 +162,13 @@ def unpack_flow(key: bytes, value: bytes) -> Flow:
         last_seen_ns,
         int.from_bytes(client_port, "big"),
         FlowFlags(flags),
-        *map(bool, seen),
-        *((proof,) if flags & FlowFlags.LEFT else ()),
+        bool(answered),
+        client_finished,
+        backend_finished,
+        reset,
+        confused,
+        proof if flags & FlowFlags.LEFT else 0,
+        answered == _STREAM,
     )
 
 

@@ -71,6 +71,9 @@ enum flow_flags {
 	FLOW_HELD = 32,  /* datagrams whose flow is just being handed to conntrack: they have to wait */
 };
 
+/* Of a flow of datagrams STREAM: there were some later than a second after others. */
+enum answered { UNANSWERED = 0, ANSWERED = 1, STREAM = 2 };
+
 /* Where a piece of a datagram is met. */
 enum hook { HOOK_INWARD = 0, HOOK_OUTWARD = 1, HOOK_NODE = 2, HOOK_TO_NODE = 3 };
 
@@ -97,7 +100,8 @@ enum counter {
 /* Steps of the binary search in a region: enough for 2^16 - 1 backends; the verifier wants it constant. */
 #define SEARCH_STEPS 16
 
-/* How long a flow lives without a packet, in seconds, as the kernel's conntrack has it. */
+/* How long a flow lives without a packet, in seconds, as the kernel's conntrack has it. A question and its answer are
+ * no more than an attempt there; datagrams that go on later (enum answered) are a connection. */
 #define TCP_OPENING_S      120
 #define TCP_CLOSING_S      120
 #define TCP_ESTABLISHED_S  (5 * 24 * 3600)

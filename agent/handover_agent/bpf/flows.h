@@ -99,7 +99,7 @@ static __always_inline int has_ended(const struct flow_key *key, const struct fl
 			limit_s = TCP_OPENING_S;
 	} else if (key->protocol == PROTOCOL_SCTP) {
 		limit_s = flow->answered ? SCTP_ESTABLISHED_S : SCTP_OPENING_S;
-	} else if (!flow->answered) {
+	} else if (flow->answered != STREAM) {
 		limit_s = UDP_OPENING_S;
 	}
 	if (now - flow->last_seen_ns < limit_s * NS_PER_S)
@@ -118,7 +118,7 @@ static __always_inline void note_packet(
 	struct flow *other, fresh;
 
 	if (backward && !flow->answered) {
-		flow->answered = 1;
+		flow->answered = ANSWERED;
 		changed = 1;
 	}
 	if (packet->does & FINISHES) {
@@ -134,6 +134,8 @@ static __always_inline void note_packet(
 	}
 	if (!changed && now - flow->last_seen_ns < NS_PER_S)
 		return;
+	if (!changed && flow->answered && key->protocol == PROTOCOL_UDP)
+		flow->answered = STREAM;
 	flow->last_seen_ns = now;
 
 	other_key(key, flow, &other_one);
@@ -145,8 +147,8 @@ static __always_inline void note_packet(
 			count(COUNT_flow_repaired);
 		return;
 	}
-	if (flow->answered)
-		other->answered = 1;
+	if (flow->answered > other->answered)
+		other->answered = flow->answered;
 	if (flow->client_finished)
 		other->client_finished = 1;
 	if (flow->backend_finished)

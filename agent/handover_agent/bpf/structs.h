@@ -101,8 +101,8 @@ struct flow {
 	__u32 index; /* TO_BACKEND: where in the array of backends it was; checked before it is believed */
 	__be16 client_port; /* TO_BACKEND: the port that the backend sees; TO_CLIENT: the one that the client uses */
 	__u8 flags;         /* enum flow_flags; constant */
-	__u8 answered; /* from here on: 0 or 1 */
-	__u8 client_finished;
+	__u8 answered;        /* enum answered */
+	__u8 client_finished; /* from here on: 0 or 1 */
 	__u8 backend_finished;
 	__u8 reset;
 	__u8 confused; /* a packet came from the backend that cannot be an answer: its port is used otherwise too */

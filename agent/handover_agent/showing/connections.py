@@ -128,7 +128,8 @@ def has_ended(flow: Flow, answer: Flow | None, now_ns: int) -> bool:
     if len(finished) == 2:
         return True
     limits = LIMITS_S[Protocol(flow.protocol)]
-    which = "closing" if finished else "established" if any(one.answered for one in both) else "opening"
+    lasting = any(one.stream if flow.protocol == Protocol.UDP else one.answered for one in both)
+    which = "closing" if finished else "established" if lasting else "opening"
     return now_ns - max(one.last_seen_ns for one in both) >= limits[which] * NS_PER_S
 
 

@@ -107,10 +107,13 @@ def test_the_state_says_how_far_it_is(seen: dict[str, Any], state: str) -> None:
 
 
 def test_a_flow_that_is_over_is_shown_only_when_all_are() -> None:
-    udp = replace(FORWARD, protocol=17)
-    assert packets(udp, at_s=90 + 119, ended=False)
-    assert not packets(udp, at_s=90 + 120, ended=False)
-    assert packets(udp, at_s=90 + 120)
+    for udp, seconds in (
+        (replace(FORWARD, protocol=17), 30),
+        (replace(FORWARD, protocol=17, stream=True), 120),
+    ):
+        assert packets(udp, at_s=90 + seconds - 1, ended=False)
+        assert not packets(udp, at_s=90 + seconds, ended=False)
+        assert packets(udp, at_s=90 + seconds)
     assert not packets(replace(FORWARD, reset=True), ended=False)
     assert not packets(
         replace(FORWARD, client_finished=True), replace(BACKWARD, backend_finished=True), ended=False
