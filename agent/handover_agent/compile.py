@@ -25,7 +25,7 @@ from handover_agent.endpoints import Candidate, cluster_set, local_set, usable
 from handover_agent.objects import Port, Service, Slice, is_ipv4
 from handover_agent.sources import admitted, restrict
 from handover_agent.table import (
-    MOST_DRAINING,
+    MOST_SERVING,
     Backend,
     Entry,
     FrontendFlags,
@@ -181,7 +181,8 @@ def _without(serving: tuple[Backend, ...], backends: tuple[Backend, ...]) -> tup
     if len(serving) <= len(backends):
         return ()
     chosen = set(backends)
-    return tuple([backend for backend in serving if backend not in chosen][:MOST_DRAINING])
+    draining = [backend for backend in serving if backend not in chosen]
+    return tuple(draining[: max(0, MOST_SERVING - len(backends))])
 
 
 def _filtered(entry: Entry, ranges: tuple[Prefix, ...]) -> Entry:

@@ -39,7 +39,7 @@ class Held:
         return (
             slots == entry.slots
             and self.value.count == len(entry.backends)
-            and self.value.draining == len(entry.draining)
+            and self.value.serving == entry.serving
             and self.value.flags == entry.flags
             and self.value.affinity_timeout_s == entry.affinity_timeout_s
         )
@@ -96,11 +96,12 @@ def _unlike(held: Held, entry: Entry, number: Callable[[str], int]) -> str:
         return "points at a region that is another one's, or none"
     value = held.value
     slots = held.region.slots if held.region and held.region.slots else ()
-    has, drains = slots[: value.count], slots[value.count :]
+    has, serves = slots[: value.count], slots[value.count :]
     if has != entry.backends:
         return f"has backends [{_join(has)}] instead of [{_join(entry.backends)}]"
-    if drains != entry.draining:
-        return f"has draining backends [{_join(drains)}] instead of [{_join(entry.draining)}]"
+    wants = entry.slots[len(entry.backends) :]
+    if serves != wants:
+        return f"has [{_join(serves)}] to keep their flows instead of [{_join(wants)}]"
     return (
         f"has flags {value.flags!r}, affinity {value.affinity_timeout_s} s, number {value.service_id} "
         f"instead of {entry.flags!r}, {entry.affinity_timeout_s} s, {number(entry.service)}"

@@ -25,7 +25,7 @@ _ENDPOINT = struct.Struct("=16s2s2x")
 _PORT = struct.Struct(">H")
 _KEY = struct.Struct("=16s2sBB")
 _FRONTEND = struct.Struct("=IIIII")
-_DRAINING_SHIFT, _FRONTEND_FLAGS = 16, 0xFFFF  # consts.h
+_SERVING_SHIFT, _FRONTEND_FLAGS = 16, 0xFFFF  # consts.h
 _INDEX = struct.Struct("=I")
 _WORDS = struct.Struct("=4I")
 _SETTINGS = struct.Struct("=HBB4s")
@@ -102,15 +102,15 @@ def unpack_key(raw: bytes) -> FrontendKey:
 
 def pack_frontend(value: FrontendValue) -> bytes:
     """struct frontend."""
-    flags = int(value.flags) | value.draining << _DRAINING_SHIFT
+    flags = int(value.flags) | value.serving << _SERVING_SHIFT
     return _FRONTEND.pack(value.offset, value.count, value.service_id, value.affinity_timeout_s, flags)
 
 
 def unpack_frontend(raw: bytes) -> FrontendValue:
     """The inverse of `pack_frontend`."""
     offset, count, service_id, timeout, flags = _FRONTEND.unpack(raw)
-    draining = flags >> _DRAINING_SHIFT
-    return FrontendValue(offset, count, service_id, FrontendFlags(flags & _FRONTEND_FLAGS), timeout, draining)
+    serving = flags >> _SERVING_SHIFT
+    return FrontendValue(offset, count, service_id, FrontendFlags(flags & _FRONTEND_FLAGS), timeout, serving)
 
 
 def place_of(address: bytes) -> tuple[int, int, int]:

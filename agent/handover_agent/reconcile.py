@@ -262,7 +262,7 @@ class Reconciler:
                 service_id=self._identities.number(entry.service),
                 flags=entry.flags,
                 affinity_timeout_s=entry.affinity_timeout_s,
-                draining=len(entry.draining),
+                serving=entry.serving,
             )
             ready[key] = Held(value, region)
         return ready

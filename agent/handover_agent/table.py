@@ -101,15 +101,22 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def slots(self) -> tuple[Backend, ...]:
-        """Its region of the backend array: who gets new connections, then who keeps old flows only."""
-        return self.backends + self.draining if self.draining else self.backends
+        """Its region of the backend array: who gets new connections; then, if any others serve, once more all that do."""
+        return (
+            self.backends + tuple(sorted(self.backends + self.draining)) if self.draining else self.backends
+        )
+
+    @property
+    def serving(self) -> int:
+        """How long the second part of the region is."""
+        return len(self.backends) + len(self.draining) if self.draining else 0
 
 
 Table = Mapping[FrontendKey, Entry]
 
 
-MOST_DRAINING = 0xFFFF
-"""So many draining backends has a frontend at most: the datapath has two bytes for their number."""
+MOST_SERVING = 0xFFFF
+"""So many backends that serve has a frontend at most, if any is draining: the datapath has two bytes for their number."""
 
 
 class FrontendValue(msgspec.Struct, frozen=True, gc=False):
@@ -120,12 +127,12 @@ class FrontendValue(msgspec.Struct, frozen=True, gc=False):
     service_id: int  # identifies the Service port in the affinity map
     flags: FrontendFlags = FrontendFlags.NONE
     affinity_timeout_s: int = 0
-    draining: int = 0  # backends behind them
+    serving: int = 0  # behind them once more, all that serve, if some of these get no new connections
 
     @property
     def slots(self) -> int:
         """How long its region is."""
-        return self.count + self.draining
+        return self.count + self.serving
 
 
 class Source(msgspec.Struct, frozen=True, order=True, gc=False):

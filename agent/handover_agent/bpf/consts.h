@@ -53,8 +53,8 @@ enum frontend_flags {
 		16, /* only sources in the map of that name may; the socket path cannot know them */
 };
 
-/* In the upper half of a frontend's flags: how many draining backends are behind the others in its region. */
-#define DRAINING_SHIFT 16
+/* In the upper half of a frontend's flags: how long the second part of its region is. */
+#define SERVING_SHIFT 16
 
 /* marks.py: bits of a packet's mark, which the static nft table acts on. */
 enum mark { MARK_OURS = 0x0500, MARK_MASQUERADE = 0x1500, MARK_REFUSE = 0x0d00 };

@@ -36,7 +36,7 @@ COUNTER(connected_not_written, "Not counted any more: connected UDP sockets that
 COUNTER(flow_opened, "Flows of packets that were given a backend")
 COUNTER(flow_ended, "Flows found to have ended when their ports were used again")
 COUNTER(flow_moved, "Flows whose backend no longer belongs to the frontend, ended to choose another")
-COUNTER(flow_draining, "Datagrams sent to a backend that gets no new flows, but keeps those that it has")
+COUNTER(flow_draining, "Datagrams sent to a backend that serves no more, but answers this flow")
 COUNTER(flow_port_changed, "Flows whose client got another port, as its own is in use with that backend")
 COUNTER(flow_direct_changed,
 	"Direct connections whose client got another port, as a flow of ours has its own")

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A frontend's region of the backend array: reading a slot, and finding a backend again. First come the backends that
- * new connections may go to, then, of UDP, the others that serve: each sorted.
+ * new connections may go to, sorted. If others serve, which keep the flows of datagrams that they have, all that serve
+ * follow, sorted: so that an older flow's backend is looked for in one place, and the verifier has one search to follow.
  */
 #ifndef HANDOVER_REGION_H
 #define HANDOVER_REGION_H
@@ -60,23 +61,22 @@ static __always_inline int find_backend(const struct frontend *frontend, struct 
 	return find_between(frontend->offset, frontend->offset + frontend->count, choice);
 }
 
-/* So many backends get no new connections, but keep the flows of datagrams that they have: they still serve. */
-static __always_inline __u32 draining(const struct frontend *frontend)
+/* How long the second part of the region is; 0: all that serve get new connections. */
+static __always_inline __u32 serving(const struct frontend *frontend)
 {
-	return frontend->flags >> DRAINING_SHIFT;
+	return frontend->flags >> SERVING_SHIFT;
 }
 
 /* Whether a flow to the frontend may stay with `choice->backend`. */
 static __always_inline int find_serving(const struct frontend *frontend, struct choice *choice)
 {
-	__u32 behind = frontend->offset + frontend->count;
+	__u32 first = frontend->offset, length = frontend->count;
 
-	if (find_backend(frontend, choice))
-		return 1;
-	if (!draining(frontend) || !find_between(behind, behind + draining(frontend), choice))
-		return 0;
-	count(COUNT_flow_draining);
-	return 1;
+	if (serving(frontend)) {
+		first += length;
+		length = serving(frontend);
+	}
+	return find_between(first, first + length, choice);
 }
 
 #endif

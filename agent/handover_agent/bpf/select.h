@@ -66,7 +66,7 @@ static __always_inline int find_frontend(struct frontend_key *key, struct fronte
 static __always_inline enum verdict select_backend(const struct frontend *frontend,
 	const struct address *client, const struct forward *keep, struct choice *choice)
 {
-	if (keep && (frontend->count || draining(frontend))) {
+	if (keep && (frontend->count || serving(frontend))) {
 		choice->backend = keep->backend;
 		choice->index = keep->index;
 		if (find_serving(frontend, choice))

@@ -46,7 +46,7 @@ static __always_inline void note_stranded(struct __sk_buff *skb, struct work *wo
 	key.address = frontend.address;
 	key.port = frontend.port;
 	/* Without any endpoint there is nowhere better to go. */
-	if (!read_frontend(&key, &work->frontend) || !(work->frontend.count || draining(&work->frontend)) ||
+	if (!read_frontend(&key, &work->frontend) || !(work->frontend.count || serving(&work->frontend)) ||
 		find_serving(&work->frontend, &work->choice))
 		return;
 	problem = map_update(STRANDED, &packet->key, &frontend, BPF_NOEXIST);

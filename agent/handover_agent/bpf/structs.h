@@ -36,10 +36,10 @@ struct frontend_key {
 
 struct frontend {
 	__u32 offset; /* of the region in the backend array */
-	__u32 count;  /* of backends that new connections may go to; the draining ones follow, see region.h */
+	__u32 count;  /* of backends that new connections may go to */
 	__u32 service_id;
 	__u32 affinity_timeout_s;
-	__u32 flags; /* enum frontend_flags; upper half: how many backends are draining */
+	__u32 flags; /* enum frontend_flags; upper half: how many backends follow, see region.h */
 };
 
 struct reverse_key {

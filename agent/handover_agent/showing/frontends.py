@@ -61,7 +61,8 @@ def read(node: Node) -> list[Held]:
 
 def _held(maps: Maps, service: str, key: FrontendKey, value: FrontendValue) -> Held:
     slots = tuple(maps.read_backends(value.offset, value.slots)) if value.slots else ()
-    return Held(service, key, value, slots[: value.count], slots[value.count :])
+    backends = slots[: value.count]
+    return Held(service, key, value, backends, tuple(b for b in slots[value.count :] if b not in backends))
 
 
 def services(held: Iterable[Held], wanted: str = "", notes: tuple[str, ...] = ()) -> Listing:

@@ -72,9 +72,9 @@ class Rig:
         draining: Sequence[Backend] = (),
     ) -> int:
         """A Service of TCP and UDP at `address`; its region's offset."""
-        offset = self._write(backends, draining)
+        offset, serving = self._write(backends, draining)
         service_id = service_id or next(self._service_ids)
-        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s, len(draining))
+        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s, serving)
         self._maps.write_frontends({frontend(address, TCP): value, frontend(address, UDP): value})
         return offset
 
@@ -91,9 +91,9 @@ class Rig:
         draining: Sequence[Backend] = (),
     ) -> int:
         """A Service at a port of an address, in one scope; its number."""
-        offset = self._write(backends, draining)
+        offset, serving = self._write(backends, draining)
         service_id = service_id or next(self._service_ids)
-        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s, len(draining))
+        value = FrontendValue(offset, len(backends), service_id, flags, timeout_s, serving)
         keys = [FrontendKey(ip_bytes(address), port, protocol, scope) for protocol in protocols]
         self._maps.write_frontends(dict.fromkeys(keys, value))
         return service_id
@@ -222,11 +222,12 @@ class Rig:
             info = bpfmap.map_info(opened.fd)
             return list(bpfbatch.read_hash(opened.fd, info.key_bytes, info.value_bytes))
 
-    def _write(self, backends: Sequence[Backend], draining: Sequence[Backend] = ()) -> int:
-        offset = self._offset
-        self._offset += len(backends) + len(draining) + 1
-        self._maps.write_backends(offset, [*sorted(backends), *sorted(draining)])
-        return offset
+    def _write(self, backends: Sequence[Backend], draining: Sequence[Backend]) -> tuple[int, int]:
+        """Where a region begins, and how long its second part is."""
+        offset, serving = self._offset, sorted([*backends, *draining]) if draining else []
+        self._offset += len(backends) + len(serving) + 1
+        self._maps.write_backends(offset, [*sorted(backends), *serving])
+        return offset, len(serving)
 
     def counted(self) -> dict[str, int]:
         """What was counted since the last call (or the test's start), without zeros."""

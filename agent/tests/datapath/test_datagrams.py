@@ -69,8 +69,7 @@ def test_a_socket_keeps_a_backend_that_gets_no_new_ones_as_long_as_it_serves(
     rig.serve(VIP, backends(4, others), NONE if others else DROP, draining=backends(4, (0, 2)))
     rig.counted()
     assert {asking.ask(VIP) for _ in range(5)} == {"192.0.2.11:8080"}
-    counted = rig.counted()
-    assert (counted["sendmsg_kept"], counted["flow_draining"]) == (5, 5)
+    assert rig.counted()["sendmsg_kept"] == 5
     if others:
         assert pod.udp().ask(VIP) == "192.0.2.12:8080"
     rig.serve(VIP, backends(4, (1,)), draining=backends(4, (2,)))

@@ -601,9 +601,8 @@ def test_datagrams_stay_with_a_backend_that_gets_no_new_ones_as_long_as_it_serve
     flags = FrontendFlags.NONE if chosen else FrontendFlags.DROP
     rig.expose(FRONTENDS[family][0], 80, ends[2 : 2 + chosen], flags, draining=ends[:2])
     rig.age_flows(20)
-    rig.counted()
     assert reached(talk.open()) == reached(opened)
-    assert rig.counted()["flow_draining"] == 1
+    assert not {"flow_moved", "flow_draining"} & rig.counted().keys()
     if chosen:
         assert reached(new.open()) == (BACKENDS[family][2], 8080)
     else:

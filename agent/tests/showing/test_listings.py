@@ -75,7 +75,7 @@ def test_backends_are_listed_one_by_one_for_the_service_that_was_asked_for() -> 
 def test_backends_that_keep_their_flows_only_are_told_apart() -> None:
     chosen, draining = (Backend(ip_bytes(f"10.244.{n}.7"), 53) for n in (0, 1))
     dns = FrontendKey(ip_bytes("10.96.0.10"), 53, Protocol.UDP)
-    value = FrontendValue(4, 1, 9, draining=1)
+    value = FrontendValue(4, 1, 9, serving=2)
     shown = [Held("kube-system/dns:dns/UDP", dns, value, (chosen,), (draining,))]
     assert [row.cells[-2:] for row in backends(shown).rows] == [
         ("10.244.0.7:53", "chosen"),

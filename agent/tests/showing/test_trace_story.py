@@ -234,7 +234,7 @@ def test_from_outside_the_policy_local_keeps_the_clients_address() -> None:
 
 def test_who_keeps_its_flows_of_datagrams_is_told_of() -> None:
     key = FrontendKey(ip_bytes("10.96.0.10"), 80, Protocol.UDP)
-    value = FrontendValue(12, 1, 7, draining=1)
+    value = FrontendValue(12, 1, 7, serving=2)
     ends = [ENDS[0], endpoint_json("10.244.2.5", "n2", ready=False, serving=True, terminating=True)]
     its: dict[str, Any] = {"endpoints": ends, "ports": [{"name": "http", "protocol": "UDP", "port": 8080}]}
     of = facts(
@@ -249,7 +249,7 @@ def test_who_keeps_its_flows_of_datagrams_is_told_of() -> None:
     (left,) = lines(of, "left out")
     assert left.endswith("terminating, while others are ready; it keeps the flows that it has")
     assert (
-        "slots 12 to 13 of the backend array: 1 backend, and 1 that keep the flows that they have"
+        "slots 12 to 14 of the backend array: 1 backend, and 1 that keep the flows that they have"
         in lines(of, "region")
     )
     assert lines(of, "agreement") == ["the maps hold what the cluster wants now"]

@@ -14,7 +14,7 @@ from handover_agent.layout import Sizes, map_specs
 from handover_agent.maps import PinnedMaps
 from handover_agent.reconcile import Reconciler
 from handover_agent.table import (
-    MOST_DRAINING,
+    MOST_SERVING,
     Backend,
     FrontendFlags,
     FrontendKey,
@@ -97,7 +97,7 @@ def test_new_maps_are_empty_and_tell_their_size(maps: Maps) -> None:
 )
 def test_a_frontend_is_read_back_as_written(maps: Maps, frontend: FrontendKey) -> None:
     flags = FrontendFlags.AFFINITY | FrontendFlags.REFUSE | FrontendFlags.MASQUERADE | FrontendFlags.SOURCES
-    value = FrontendValue(7, 3, 0xFFFFFFFE, flags, 86400, MOST_DRAINING)
+    value = FrontendValue(7, 3, 0xFFFFFFFE, flags, 86400, MOST_SERVING)
     maps.write_frontends({frontend: value})
     assert maps.read_frontends() == {frontend: value}
 

@@ -119,17 +119,16 @@ class TestWithoutFaults:
         assert maps.lookup(B) == [backend("10.1.1.1:80")]
         assert reconciler.backends == 2
 
-    def test_backends_that_begin_to_drain_stay_where_they_are_if_the_order_allows(
+    def test_behind_those_that_new_connections_go_to_all_that_serve_stand_once_more(
         self, maps: FakeMaps, reconciler: Reconciler
     ) -> None:
         reconciler.sync({A: entry("10.1.1.1:80", "10.1.1.2:80")})
-        before, writes = maps.frontends[A], maps.writes
-        reconciler.sync({A: entry("10.1.1.1:80", draining=["10.1.1.2:80"])})
-        assert maps.frontends[A] == replace(before, count=1, draining=1)
-        assert maps.writes - writes == 1
+        before = maps.frontends[A]
         reconciler.sync({A: entry("10.1.1.2:80", draining=["10.1.1.1:80"])})
-        assert maps.lookup(A) == [backend("10.1.1.2:80"), backend("10.1.1.1:80")]
+        assert maps.lookup(A) == [backend(f"10.1.1.{n}:80") for n in (2, 1, 2)]
+        assert maps.frontends[A] == replace(before, offset=maps.frontends[A].offset, count=1, serving=2)
         assert maps.frontends[A].offset != before.offset
+        assert reconciler.verify() == []
 
     def test_a_frontend_that_only_keeps_flows_has_a_region_too(
         self, maps: FakeMaps, reconciler: Reconciler, clock: Clock
@@ -374,11 +373,13 @@ class TestVerify:
         reconciler.sync(wanted)
         maps.write_backends(maps.frontends[A].offset + 1, [backend("10.1.1.9:80")])
         (difference,) = reconciler.verify()
-        assert difference.endswith("has draining backends [10.1.1.9:80] instead of [10.1.1.2:80]")
-        maps.write_frontends({A: replace(maps.frontends[A], draining=0)})
+        assert difference.endswith(
+            "has [10.1.1.9:80 10.1.1.2:80] to keep their flows instead of [10.1.1.1:80 10.1.1.2:80]"
+        )
+        maps.write_frontends({A: replace(maps.frontends[A], serving=0)})
         (difference,) = reconciler.verify()
         assert "points at a region that is another one's" in difference
-        assert maps.lookup(A) == [backend("10.1.1.1:80"), backend("10.1.1.2:80")]
+        assert maps.lookup(A) == [backend(f"10.1.1.{n}:80") for n in (1, 1, 2)]
 
     def test_overwritten_backends_are_repaired_in_a_new_region(
         self, maps: FakeMaps, reconciler: Reconciler, table: Table

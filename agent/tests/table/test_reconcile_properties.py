@@ -98,7 +98,7 @@ class Readers(RuleBasedStateMachine):
                 self.want.pop(frontend, None)
             else:
                 self.want[frontend] = wanted
-                self.ever[frontend].add((wanted.backends, wanted.draining))
+                self.ever[frontend].add((wanted.backends, wanted.slots[len(wanted.backends) :]))
                 if wanted.sources:
                     number = next(candidates(wanted.service))
                     self.asked[frontend, number].append(set(wanted.sources))
@@ -178,7 +178,7 @@ class Readers(RuleBasedStateMachine):
         assert report.in_sync
         assert self.maps.frontends.keys() == self.want.keys()
         for frontend, wanted in self.want.items():
-            assert self.maps.lookup(frontend) == [*wanted.backends, *wanted.draining]
+            assert self.maps.lookup(frontend) == list(wanted.slots)
             assert self.maps.frontends[frontend].count == len(wanted.backends)
             assert self.maps.frontends[frontend].flags == wanted.flags
         assert self.maps.sources == {

@@ -24,7 +24,7 @@ def test_a_table_needs_its_frontends_and_shared_backends_once() -> None:
 
 def test_backends_that_only_keep_their_flows_take_room_too() -> None:
     ending = entry("10.1.1.1:80", draining=["10.1.1.2:80", "10.1.1.3:80"])
-    assert Need.of({key("10.96.0.1"): ending, key("10.96.0.2"): ending}) == Need(frontends=2, backends=3)
+    assert Need.of({key("10.96.0.1"): ending, key("10.96.0.2"): ending}) == Need(frontends=2, backends=4)
 
 
 def test_a_small_cluster_gets_the_least() -> None:

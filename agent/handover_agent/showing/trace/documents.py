@@ -46,7 +46,7 @@ def of(facts: Facts, choice: Choice, endpoints: Sorted, difference: str) -> dict
             "flags": words(held.value),
             "offset": held.value.offset,
             "count": held.value.count,
-            "draining": held.value.draining,
+            "draining": len(held.draining),
         },
         "backends": [_end(backend) | _member(member) for backend, member in endpoints.chosen],
         "left_out": [_end(m.backend) | _member(m) | {"why": why} for m, why in endpoints.left_out],

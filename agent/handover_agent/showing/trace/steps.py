@@ -137,7 +137,7 @@ def region(facts: Facts) -> Iterator[str]:
         return
     first, length = held.value.offset, held.value.slots
     slots = f"slot {first}" if length == 1 else f"slots {first} to {first + length - 1}"
-    more = f", and {held.value.draining} that keep the flows that they have" if held.value.draining else ""
+    more = f", and {len(held.draining)} that keep the flows that they have" if held.draining else ""
     yield f"{slots} of the backend array: {number(held.value.count, 'backend')}{more}"
     service = facts.seen.service
     if service is None:
