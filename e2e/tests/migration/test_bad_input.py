@@ -12,8 +12,7 @@ from handover_api.nodemigration import NodeMigrationStatus
 from handover_api.proxymigration import Phase
 
 from e2e.kube import KubeError
-from e2e.lab import Node
-from e2e.migration import AGENT, NAMESPACE, Migration, wish
+from e2e.migration import AGENT, NAMESPACE, Migration, ready, wish
 from e2e.trial import until
 
 pytestmark = pytest.mark.e2e
@@ -114,12 +113,18 @@ def test_an_agent_that_never_becomes_ready_is_named_with_its_node(migration: Mig
 
 
 @contextmanager
-def firewall_before_dnat(node: Node) -> Iterator[None]:
-    """A rule in `raw` for a port of the range of NodePorts that no Service has."""
+def firewall_before_dnat(migration: Migration, name: str) -> Iterator[None]:
+    """On a node, a rule in `raw` for a port of the range of NodePorts that no Service has; its agent is a new one, which
+    has not looked earlier.
+    """
+    node = migration.trial.lab.node(name)
     rule = ["PREROUTING", "-p", "tcp", "-m", "tcp", "--dport", "32767", "-j", "DROP"]
     assert "table ip raw" not in node.exec(["nft", "list", "tables"]).stdout
     node.exec(["iptables-nft", "-t", "raw", "-A", *rule])
     try:
+        for pod in migration.pods(AGENT, name):
+            migration.kube.delete("Pod", pod["metadata"]["name"], NAMESPACE)
+        until("the agent has a successor", lambda: ready(migration.pods(AGENT, name)), 60)
         yield
     finally:
         node.exec(["nft", "delete", "table", "ip", "raw"])  # iptables would leave it, empty
@@ -136,7 +141,7 @@ def bypassed(migration: Migration, node: str) -> list[str]:
 def test_a_firewall_before_dnat_keeps_a_migration_from_beginning_until_it_is_gone(
     migration: Migration,
 ) -> None:
-    with firewall_before_dnat(migration.trial.lab.node("n2")):
+    with firewall_before_dnat(migration, "n2"):
         migration.ask("eBPF")
         condition = stalled(migration, "RulesBypassed")
         for word in ("node n2", "iptables-nft ipv4 raw", "--dport 32767 -j DROP", "RulesBeforeDNAT"):
@@ -149,7 +154,7 @@ def test_a_firewall_before_dnat_keeps_a_migration_from_beginning_until_it_is_gon
 
 def test_a_firewall_before_dnat_that_is_acknowledged_is_bypassed_and_told_of(migration: Migration) -> None:
     only = {"kubernetes.io/hostname": "n2"}
-    with firewall_before_dnat(migration.trial.lab.node("n2")):
+    with firewall_before_dnat(migration, "n2"):
         migration.ask("eBPF", nodeSelector=only)
         stalled(migration, "RulesBypassed")
         nothing_has_begun(migration)
