@@ -139,7 +139,11 @@ def tcp(target: Address, source_port: int = 0, mark: int = 0) -> dict[str, Any]:
         if code:
             return {"what": _WORDS.get(code, errno.errorcode[code])}
         stream.settimeout(_ANSWER_S)
-        peer, line = stream.getpeername(), stream.makefile("rb").readline()
+        line = b""
+        with contextlib.suppress(ConnectionResetError):
+            peer, line = stream.getpeername(), stream.makefile("rb").readline()
+        if not line:
+            return {"what": "its server ended before it answered"}
         return json.loads(line) if peer[:2] == target else {"what": f"connected with {peer}"}
 
 
