@@ -211,7 +211,7 @@ def addresses(texts: Iterable[str], negated: bool = False) -> Match:
     return Addresses(ipv4, tuple(ranges), negated)
 
 
-_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_PROTOCOLS = {protocol.name.lower(): int(protocol) for protocol in _SPEAKING}
 
 
 def protocols(names: Iterable[str | int], negated: bool = False) -> Match:

@@ -103,6 +103,16 @@ class Talk:
         return self.trial("outward", ip(self.protocol, seen.target, seen.source, segment))
 
 
+def ends_after(talk: Talk, rig: Rig, seconds: int) -> None:
+    """A flow without packets for so long is over, and not much earlier."""
+    rig.age_flows(seconds - 10)
+    talk.open()
+    assert "flow_ended" not in rig.counted()
+    rig.age_flows(seconds + 1)
+    talk.open()
+    assert rig.counted()["flow_ended"] == 1
+
+
 def backends(family: int = 4, count: int = 8, port: int = 8080) -> list[Backend]:
     return [Backend(ip_bytes(address), port) for address in BACKENDS[family][:count]]
 
@@ -285,12 +295,7 @@ def test_a_flow_without_packets_ends_by_time(
     opened = talk.open()
     if answered:
         talk.answer(opened)
-    rig.age_flows(seconds - 10)
-    talk.open()
-    assert "flow_ended" not in rig.counted()
-    rig.age_flows(seconds + 1)
-    talk.open()
-    assert rig.counted()["flow_ended"] == 1
+    ends_after(talk, rig, seconds)
 
 
 @pytest.mark.parametrize("by", ["client", "backend"])
@@ -308,12 +313,7 @@ def test_datagrams_that_go_on_are_remembered_for_longer_than_a_question_and_its_
     rig.age_flows(2)
     talk.open() if by == "client" else talk.answer(opened)
     assert [flow.stream for flow in rig.flows()] == [True, True]
-    rig.age_flows(110)
-    talk.open()
-    assert "flow_ended" not in rig.counted()
-    rig.age_flows(121)
-    talk.open()
-    assert rig.counted()["flow_ended"] == 1
+    ends_after(talk, rig, 120)
 
 
 def test_a_question_and_its_answer_are_forgotten_as_soon_as_a_question_alone(trial: Trial, rig: Rig) -> None:
@@ -347,12 +347,7 @@ def test_a_connection_that_one_end_has_finished_ends_by_a_shorter_time(
     else:
         seen = read(opened.packet)
         talk.back(seen, tcp(seen.port, seen.source_port, FIN | ACK, 5001, 1001))
-    rig.age_flows(110)
-    talk.open()
-    assert "flow_ended" not in rig.counted()
-    rig.age_flows(121)
-    talk.open()
-    assert rig.counted()["flow_ended"] == 1
+    ends_after(talk, rig, 120)
 
 
 def test_answers_keep_a_flow_of_datagrams_alive(trial: Trial, rig: Rig) -> None:
